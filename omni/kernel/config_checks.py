@@ -1,0 +1,232 @@
+"""What must hold between keys of the configuration: nodes, ports, hosts, timings, secrets, passwords.
+
+Owns the rules, each with its fix. Adds every mistake to the `Sources` it is given and never stops at the first. Must
+not read files or the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from omni.kernel.config_keys import Keys
+from omni.kernel.config_sources import Sources
+
+KNOWN_PASSWORDS = frozenset(
+    {
+        "root",
+        "admin",
+        "administrator",
+        "password",
+        "passw0rd",
+        "changeme",
+        "secret",
+        "omni",
+        "mysql",
+        "mariadb",
+        "redis",
+    }
+    | {"valkey", "test", "guest", "toor", "123456", "12345678", "letmein", "default"}
+)
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound here
+_SECRET_MIN = 32
+
+
+def is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost" or address.endswith(".localhost")
+
+
+def host_of(address: str) -> str:
+    """The host that an address stands for: every loopback address is this one."""
+    return "loopback" if is_loopback(address) or address in WILDCARDS else address.lower()
+
+
+def check(keys: Keys, sources: Sources) -> None:
+    """Add every mistake that shows only between keys."""
+    _check_nodes(keys, sources)
+    _check_ports(keys, sources)
+    _check_hosts(keys, sources)
+    _check_timings(keys, sources)
+    _check_limits(keys, sources)
+    _check_urls(keys, sources)
+    _check_storage(keys, sources)
+
+
+def _check_nodes(keys: Keys, sources: Sources) -> None:
+    seen: set[tuple[str, int]] = set()
+    for index, entry in enumerate(keys.instances):
+        path = ("instances", str(index))
+        text = f"{entry.address}:{entry.port}"
+        if (host_of(entry.address), entry.port) in seen:
+            sources.complain(path, text, "this node is listed twice", "give each node its own port or address")
+        seen.add((host_of(entry.address), entry.port))
+        if entry.address in WILDCARDS:
+            fix = 'name the address that other nodes reach it at, and set "bind_address" to listen everywhere'
+            sources.complain((*path, "address"), entry.address, "is no address to reach a node at", fix)
+    if len({host_of(entry.address) for entry in keys.instances}) > 1:
+        for index, entry in enumerate(keys.instances):
+            if is_loopback(entry.address):
+                fix = "give the address that the other hosts reach it at"
+                sources.complain(
+                    ("instances", str(index), "address"),
+                    entry.address,
+                    "other hosts cannot reach a loopback address",
+                    fix,
+                )
+
+
+def _used_ports(keys: Keys) -> Iterator[tuple[str, int, tuple[str, ...], str]]:
+    """(host, port, key, what for) of everything that will listen."""
+    nodes = keys.instances or ()
+    for index, entry in enumerate(nodes):
+        yield (
+            host_of(entry.address),
+            entry.port,
+            ("instances", str(index), "port"),
+            f"the node {entry.address}:{entry.port}",
+        )
+    for index, entry in enumerate(nodes):
+        raft = entry.port + keys.raft_port_offset
+        what = f"Raft of {entry.address}:{entry.port} (port + raft_port_offset)"
+        yield host_of(entry.address), raft, ("instances", str(index), "port"), what
+    if not nodes:
+        yield host_of(keys.address), keys.port, ("port",), "this node"
+        yield host_of(keys.address), keys.port + keys.raft_port_offset, ("port",), "Raft (port + raft_port_offset)"
+    for host in {host_of(entry.address) for entry in nodes} or {host_of(keys.address)}:
+        yield host, keys.ingress.port, ("ingress", "port"), "the ingress"
+
+
+def _check_ports(keys: Keys, sources: Sources) -> None:
+    duplicates = {(host_of(e.address), e.port) for i, e in enumerate(keys.instances) if e in keys.instances[:i]}
+    taken: dict[tuple[str, int], str] = {}
+    count = max(1, len(keys.instances))
+    first, last = keys.agent.port_base, keys.agent.port_base + keys.agent.port_count * count - 1
+    if last > 65_535:
+        fix = "lower agent.port_base or agent.port_count"
+        sources.complain(("agent", "port_base"), first, f"{count} nodes' instances would need ports up to {last}", fix)
+    for host, port, path, what in _used_ports(keys):
+        if port > 65_535:
+            sources.complain(path, port, f"is no port; wanted by {what}", "lower the port or raft_port_offset")
+        elif first <= port <= last:
+            problem = f"wanted by {what}, but {first}-{last} are the instances' ports"
+            sources.complain(path, port, problem, "choose a port outside, or move agent.port_base")
+        elif (host, port) in taken and (host, port) not in duplicates and not _is_raft_twin(keys, host, port):
+            sources.complain(
+                path, port, f"wanted by {what} and by {taken[host, port]}", "give one of them another port"
+            )
+        taken.setdefault((host, port), what)
+
+
+def _is_raft_twin(keys: Keys, host: str, port: int) -> bool:
+    """A node listed twice has its Raft port twice too; one message is enough."""
+    nodes = [(host_of(entry.address), entry.port) for entry in keys.instances]
+    return nodes.count((host, port - keys.raft_port_offset)) > 1 or nodes.count((host, port)) > 1
+
+
+def _check_hosts(keys: Keys, sources: Sources) -> None:
+    hosts = sorted({entry.address for entry in keys.instances if not is_loopback(entry.address)})
+    if len({host_of(entry.address) for entry in keys.instances}) > 1:
+        shown = ", ".join(hosts)
+        if not keys.database_url.get_secret_value() or _scheme(keys.database_url) == "sqlite":
+            fix = "give a MySQL or MariaDB server by database_url or OMNI_DATABASE_URL"
+            sources.complain(("database_url",), keys.database_url, f"SQLite serves one host only, not {shown}", fix)
+        if not keys.secrets.cluster.get_secret_value():
+            fix = "give every host the same random one by OMNI_CLUSTER_SECRET or secrets.cluster (openssl rand -hex 32)"
+            sources.complain(("secrets", "cluster"), "", f"the hosts {shown} need a common secret", fix)
+    secret = keys.secrets.cluster.get_secret_value()
+    if secret and len(secret) < _SECRET_MIN:
+        fix = f"use {_SECRET_MIN} characters or more (openssl rand -hex 32)"
+        sources.complain(("secrets", "cluster"), secret, "is too short to keep strangers out", fix)
+
+
+def _check_timings(keys: Keys, sources: Sources) -> None:
+    times = keys.timings
+    for lease, beat in (("node_lease_s", "heartbeat_s"), ("build_lease_s", "build_heartbeat_s")):
+        held, every = getattr(times, lease), getattr(times, beat)
+        if held <= 2 * every:
+            problem = f"must be more than 2 x {beat} = {every:g}, or one lost message ends the lease"
+            sources.complain(("timings", lease), held, problem, f"raise it above {2 * every:g} or lower {beat}")
+    if times.rollup_retention_s < times.sample_retention_s:
+        problem = f"is shorter than sample_retention_s = {times.sample_retention_s:g}"
+        fix = "keep rolled-up samples at least as long as raw ones"
+        sources.complain(("timings", "rollup_retention_s"), times.rollup_retention_s, problem, fix)
+    if times.shutdown_s >= 30:
+        fix = "choose less than 30"
+        sources.complain(("timings", "shutdown_s"), times.shutdown_s, "start.sh promises to be gone within 30 s", fix)
+    if times.forward_timeout_s <= times.write_wait_s:
+        problem = f"must be more than write_wait_s = {times.write_wait_s:g}, which the leader may use up itself"
+        sources.complain(("timings", "forward_timeout_s"), times.forward_timeout_s, problem, "raise it")
+    if times.sample_retention_s <= times.sample_interval_s:
+        problem = f"is no longer than sample_interval_s = {times.sample_interval_s:g}: nothing would be kept"
+        sources.complain(("timings", "sample_retention_s"), times.sample_retention_s, problem, "raise it")
+
+
+def _check_limits(keys: Keys, sources: Sources) -> None:
+    limits = keys.limits
+    if limits.archive_member_bytes > limits.archive_bytes:
+        problem = f"is more than archive_bytes = {limits.archive_bytes}"
+        sources.complain(("limits", "archive_member_bytes"), limits.archive_member_bytes, problem, "lower it")
+    if limits.build_file_mb > limits.build_disk_mb:
+        problem = f"is more than build_disk_mb = {limits.build_disk_mb}"
+        sources.complain(("limits", "build_file_mb"), limits.build_file_mb, problem, "lower it")
+
+
+def _scheme(url: SecretStr) -> str:
+    return url.get_secret_value().partition("://")[0].lower()
+
+
+def _check_urls(keys: Keys, sources: Sources) -> None:
+    wanted = {
+        "database_url": (("mysql", "mariadb", "sqlite"), "mysql://user:password@host:3306/name"),
+        "telemetry_database_url": (("mysql", "mariadb", "sqlite"), "mysql://user:password@host:3306/name"),
+        "broker_url": (("redis", "rediss", "redis+socket", "unix"), "redis://:password@host:6379/0"),
+    }
+    for name, (schemes, example) in wanted.items():
+        value: SecretStr = getattr(keys, name)
+        if value.get_secret_value():
+            _check_url(name, value, schemes, example, keys, sources)
+    if keys.web.public_url and urlsplit(keys.web.public_url).scheme not in ("http", "https"):
+        sources.complain(
+            ("web", "public_url"), keys.web.public_url, "is no http address", "write it like https://omni.example.org"
+        )
+
+
+def _check_url(
+    name: str, value: SecretStr, schemes: tuple[str, ...], example: str, keys: Keys, sources: Sources
+) -> None:
+    path = (name,)
+    fix = f"write it like {example}"
+    try:
+        parts = urlsplit(value.get_secret_value())
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        sources.complain(path, value, "has a port or host that is none", fix)
+        return
+    if parts.scheme not in schemes:
+        sources.complain(path, value, f"must begin with one of {', '.join(s + '://' for s in schemes)}", fix)
+        return
+    if not port_ok:
+        sources.complain(path, value, "has port 0", fix)
+    if parts.scheme in ("mysql", "mariadb") and not parts.path.strip("/"):
+        sources.complain(path, value, "names no database", fix)
+    password = unquote(parts.password or "").lower()
+    if keys.environment == "production" and password in KNOWN_PASSWORDS:
+        advice = "choose a real password, or set OMNI_ENV=development on a machine of your own"
+        sources.complain(path, value, "has a well-known default password", advice)
+
+
+def _check_storage(keys: Keys, sources: Sources) -> None:
+    store = keys.artifacts
+    if bool(store.s3_access_key_id) != bool(store.s3_secret_access_key.get_secret_value()):
+        fix = "give artifacts.s3_access_key_id and artifacts.s3_secret_access_key together"
+        sources.complain(("artifacts", "s3_access_key_id"), store.s3_access_key_id, "is half a pair", fix)
+    if store.directory and store.s3_bucket:
+        sources.complain(
+            ("artifacts", "s3_bucket"), store.s3_bucket, "is given beside artifacts.directory", "keep one of them"
+        )
