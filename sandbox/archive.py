@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-class BadArchive(Exception):
+class BadArchive(Exception):  # noqa: N818 (a name of the contract)
     """The archive is refused. `code` is stable, `member` the entry at fault (printable, shortened)."""
 
     def __init__(self, code: str, detail: str, member: str = "") -> None:
@@ -43,8 +43,8 @@ class Unpacked:
 def unpack(
     path: Path,
     destination: Path,
-    limits: Limits = Limits(),  # noqa: B008 (frozen)
-    links: Links = Links(),  # noqa: B008 (frozen)
+    limits: Limits = Limits(),
+    links: Links = Links(),
     owner: tuple[int, int] | None = None,
 ) -> Unpacked:
     """tar, tar.gz or zip by content; `destination` must not exist or be empty, and is left empty when refused."""
@@ -56,7 +56,7 @@ def pack(
     out: Path,
     limits: Limits = Limits(),
     links: Links = Links(),
-    alias: str = "/app",  # noqa: B008
+    alias: str = "/app",
 ) -> tuple[str, int]:
     """Write `tree` as an uncompressed tar, the same bytes for the same tree; answers its sha256 and size.
 

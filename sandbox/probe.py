@@ -6,8 +6,16 @@ tenths of a second, the caller keeps the answer.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from typing import Literal
+
+from sandbox import bubblewrap, cgroups, identity, network
+
+_TRIAL_UID = 61000
+_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +31,80 @@ class Facts:
 
 
 def probe(bwrap_path: str | None = None) -> Facts:
-    raise NotImplementedError
+    """Try everything once. `bwrap_path` goes before $OMNI_BWRAP_BIN, the system's and the wheel's."""
+    notes: list[str] = []
+    switch = identity.may_change_user()
+    if not switch:
+        notes.append("not root: programs run under the platform's own user")
+    bwrap = _working_bwrap(bwrap_path, switch, notes)
+    return Facts(
+        isolation="bubblewrap" if bwrap else "none",
+        limits=_limits(notes),
+        network=_network(notes),
+        notes=notes,
+        bwrap=bwrap,
+        user_switch=switch,
+    )
+
+
+def _working_bwrap(given: str | None, switch: bool, notes: list[str]) -> str | None:
+    if not sys.platform.startswith("linux"):
+        notes.append(f"no sandbox on {sys.platform}")
+        return None
+    found = bubblewrap.find_bwrap(given)
+    if found is None:
+        notes.append(f"no isolation: bubblewrap not found{f' at {given}' if given else ''}")
+        return None
+    facts = Facts("bubblewrap", "none", "shared", [], found, switch)
+    reason = _trial(facts)
+    if reason is None:
+        return found
+    notes.append(f"no isolation: {reason}")
+    return None
+
+
+def _trial(facts: Facts) -> str | None:
+    """None when a sandbox keeps what it promises here, else the reason why not."""
+    spec = bubblewrap.Spec(
+        argv=["/bin/sh", "-c", "id -u; cat /etc/shadow >/dev/null 2>&1 && echo leak; grep CapEff /proc/self/status"],
+        env={"PATH": "/usr/bin:/bin"},
+        cwd="/",
+        binds=bubblewrap.runtime_binds(),
+        uid=_TRIAL_UID,
+        gid=_TRIAL_UID,
+        die_with_parent=True,
+    )
+    try:
+        argv = bubblewrap.command(spec, facts)
+        done = subprocess.run(
+            argv,
+            env=bubblewrap.environment(spec, facts),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"bubblewrap did not run: {error}"
+    if done.returncode != 0:
+        return (done.stderr.strip().splitlines() or [f"bubblewrap ended with {done.returncode}"])[-1]
+    expected = [str(_TRIAL_UID if facts.user_switch else os.getuid()), "CapEff:\t0000000000000000"]
+    return None if done.stdout.splitlines() == expected else f"the sandbox leaks: {done.stdout.strip()!r}"
+
+
+def _limits(notes: list[str]) -> Literal["cgroup-v1", "cgroup-v2", "none"]:
+    try:
+        return cgroups.version()
+    except cgroups.Unavailable as error:
+        notes.append(f"limits are not enforced: {error}")
+        return "none"
+
+
+def _network(notes: list[str]) -> Literal["filtered", "shared"]:
+    try:
+        network.trial()
+    except network.Unavailable as error:
+        notes.append(f"network is shared with the host: {error}")
+        return "shared"
+    return "filtered"
