@@ -7,8 +7,11 @@ from them. Must not import Django, open a connection, or create anything.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +27,8 @@ from omni.kernel.config_sources import Sources
 
 Role = Literal["web", "daemon", "agent", "worker", "ingress", "command"]
 _ROLES = ("web", "daemon", "agent", "worker", "ingress", "command")
+_WITHOUT_DATABASE = ("worker", "agent", "ingress")  # these are given neither database nor cluster secret
+_SOCKET_PATH_MAX = 100  # 108 with the closing zero is the kernel's limit
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -184,6 +189,22 @@ class Config(Keys):
         return not self.broker_url.get_secret_value()
 
     @property
+    def broker(self) -> str:
+        """The broker as Celery wants it; without one given, our Valkey's socket (on Windows a folder)."""
+        given = self.broker_url.get_secret_value()
+        if given.startswith("unix://"):
+            return "redis+socket://" + given.removeprefix("unix://")
+        return given or ("filesystem://" if sys.platform == "win32" else f"redis+socket://{self.socket_path('broker')}")
+
+    def socket_path(self, name: str) -> str:
+        """Where the socket `name` lies: in `run/`, or in the temporary directory when that path is too long for one."""
+        path = str(self.state / "run" / f"{name}.sock")
+        if len(path.encode()) <= _SOCKET_PATH_MAX:
+            return path
+        digest = hashlib.sha256(str(self.state).encode()).hexdigest()[:16]
+        return str(Path(tempfile.gettempdir()) / f"omni-{digest}" / f"{name}.sock")
+
+    @property
     def secure_cookies(self) -> bool:
         given = self.web.secure_cookies
         return self.web.public_url.startswith("https://") if given is None else given
@@ -272,7 +293,7 @@ def load(
     sql = environ.get("OMNI_SQL", "") not in ("", "0")
     origins = dict(sources.origins) | {info.path: sources.file for info in _given_in_file(sources)}
     config._run = _Run(file, folder, node, cast(Role, role), sql, tuple(sources.warnings), origins)
-    config_checks.check(config, sources)
+    config_checks.check(config, sources, alone=role in _WITHOUT_DATABASE)
     _check_me(config, sources, node)
     if sources.errors:
         raise ConfigError(list(dict.fromkeys(sources.errors)))
@@ -329,8 +350,6 @@ def _validate(sources: Sources) -> Config:
 
 
 def _dump(values: dict[str, Any]) -> str:
-    import json
-
     return json.dumps(values)
 
 

@@ -1,7 +1,7 @@
 """Writes the tables of docs/config.md from the code: `python -m omni.kernel.config_doc --write`.
 
-Owns the generated part of that page, between two marks; the text around it is written by hand. Must not invent meanings:
-they stand beside the keys in `config_keys`.
+Owns the generated part of that page, between two marks; the text around it is written by hand. Must not invent
+meanings: they stand beside the keys in `config_keys`.
 """
 
 from __future__ import annotations

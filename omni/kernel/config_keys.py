@@ -157,7 +157,7 @@ class Secrets(Section):
     )
     master: SecretStr = key(
         SecretStr(""),
-        "seals secrets in the database: Fernet keys, newest first, comma between (file `master.key`; or derived)",
+        "seals secrets in the database: `id:key`, newest first, comma between (file `master.key`; or derived)",
         variable="OMNI_MASTER_KEY",
     )
 

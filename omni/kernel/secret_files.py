@@ -1,14 +1,11 @@
 """The keys and tokens that live in files of the state directory, each readable by its owner only.
 
 Owns making such a file (mode 0600, whole or not at all, one winner between processes) and reading it back; a file that
-others may read is refused. Must not import Django, nor know what a key is used for.
+others may read is refused. Must not import Django, nor know what a key is used for (`keys` does).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import os
 import secrets
 import stat
@@ -76,48 +73,18 @@ def read(path: Path) -> str:
     return text
 
 
-def cluster_secret(config: Config) -> str:
-    """What all nodes share: given, or made once in the state directory of the one host."""
-    given = config.secrets.cluster.get_secret_value()
-    return given or read_or_create(config.state / "cluster.secret", lambda: secrets.token_hex(32))
-
-
-def cluster_id(config: Config) -> str:
-    """The identity that the database and every message carry; says nothing about the secret."""
-    return derive(cluster_secret(config), "cluster-id").hex()[:32]
-
-
-def django_key(config: Config) -> str:
-    """The key that signs sessions."""
-    given = config.secrets.django.get_secret_value()
-    if given:
-        return given
+def ensure_keys(config: Config) -> None:
+    """Make the key files that the configuration does not give. Several hosts share a given secret: no file there."""
     if config.several_hosts:
-        return derive(cluster_secret(config), "django-key").hex()
-    return read_or_create(config.state / "django.key", lambda: secrets.token_urlsafe(48))
-
-
-def master_keys(config: Config) -> list[str]:
-    """The Fernet keys that seal secrets in the database: the first seals, all open.
-
-    The file holds one key a line, so that a new one on top rotates.
-    """
-    given = config.secrets.master.get_secret_value()
-    if given:
-        return [part.strip() for part in given.split(",") if part.strip()]
-    if config.several_hosts:
-        return [base64.urlsafe_b64encode(derive(cluster_secret(config), "master-key")).decode()]
-    text = read_or_create(config.state / "master.key", _new_fernet_key)
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def derive(secret: str, purpose: str) -> bytes:
-    """32 bytes that follow from `secret` for one purpose and tell nothing about another."""
-    return hmac.new(secret.encode(), f"omni:{purpose}".encode(), hashlib.sha256).digest()
-
-
-def _new_fernet_key() -> str:
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        return
+    given = {
+        "cluster.secret": config.secrets.cluster.get_secret_value(),
+        "django.key": config.secrets.django.get_secret_value(),
+        "master.key": config.secrets.master.get_secret_value(),
+    }
+    for name, value in given.items():
+        if not value:
+            read_or_create(config.state / name, lambda: secrets.token_hex(32))
 
 
 def _write_beside(path: Path, text: str) -> Path:
