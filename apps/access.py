@@ -1,0 +1,39 @@
+"""The one way to get at an app: by id or name, only where the actor may see it.
+
+Owns the meaning of `<app>` in a path. Another org's app is a 404.
+"""
+
+from __future__ import annotations
+
+import re
+
+from django.db.models import QuerySet
+
+from accounts import access
+from apps.models import App
+from omni.kernel.context import Actor
+from omni.kernel.errors import NotFound
+
+NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_ID = re.compile(r"[0-9]{1,18}")
+
+
+def apps(actor: Actor) -> QuerySet[App]:
+    """The apps that the actor may see."""
+    return access.visible(actor, App.objects.all())
+
+
+def app(actor: Actor, ref: str | int, *, lock: bool = False) -> App:
+    """An app by id, or by name in the actor's org. Raises NotFound."""
+    text = str(ref)
+    found = None
+    visible = apps(actor).select_related("org")
+    if lock:
+        visible = visible.select_for_update(of=("self",))
+    if _ID.fullmatch(text):
+        found = visible.filter(id=int(text)).first()
+    elif NAME.fullmatch(text) and actor.org_id is not None:
+        found = visible.filter(org_id=actor.org_id, name=text).first()
+    if found is None:
+        raise NotFound("There is no such app.", next="GET /app")
+    return found

@@ -1,0 +1,64 @@
+"""Fixtures of every test: a lease that is held, a gate to write through, factories' tidy-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from consensus.fake import FakeLease
+
+
+@pytest.fixture(autouse=True)
+def lease() -> Iterator[FakeLease]:
+    """Every test runs on a member that leads under epoch 1, until it says otherwise."""
+    from accounts import authentication
+    from consensus import gate
+    from omni.rest import index
+
+    fake = FakeLease(epoch=1)
+    gate.configure(fake, "127.0.0.1-8000")
+    index.forget()
+    authentication.forget()
+    yield fake
+
+
+@pytest.fixture
+def in_gate(fence: None) -> Callable[..., Any]:
+    """Run a verb in the gate as the system; returns its result: `in_gate(verb, app=app)`."""
+    from consensus import gate
+    from omni.kernel.context import system
+
+    def run(verb: Callable[..., Any], **arguments: Any) -> Any:
+        result, _ = gate.run(lambda tx: verb(tx, **arguments), actor=system("test"), cause="test")
+        return result
+
+    return run
+
+
+@pytest.fixture
+def fence(db: None) -> None:
+    """The fence row under epoch 1."""
+    from omni.testing.factories import make_fence
+
+    make_fence()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    request: pytest.FixtureRequest, django_test_environment: None, django_db_blocker: Any
+) -> Iterator[None]:
+    """pytest-django's own set-up, with the gate open for migrations and for emptying tables."""
+    from django.db import connections
+    from django.test.utils import setup_databases, teardown_databases
+
+    from consensus import gate
+
+    with django_db_blocker.unblock(), gate.maintenance("set up the test database"):
+        config = setup_databases(verbosity=0, interactive=False)
+    yield
+    with django_db_blocker.unblock():
+        for connection in connections.all():
+            connection.close()
+        teardown_databases(config, verbosity=0)

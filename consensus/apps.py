@@ -1,0 +1,13 @@
+"""Django's registration; connects the write guard to every database connection."""
+
+from django.apps import AppConfig
+
+
+class ConsensusConfig(AppConfig):
+    name = "consensus"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from consensus import write_guard
+
+        write_guard.install()

@@ -1,0 +1,166 @@
+"""The fence: one row that proves, inside each write's own transaction, that the writer still leads.
+
+Owns every statement on `consensus_fence`. `advance` is the last thing before COMMIT: a conditional UPDATE that changes
+the row (SELECTs and no-op UPDATEs let a deposed leader through on Galera: shared FIGURES) and hands out the write
+index. `claim` is what a new leader does first: it raises the epoch, so that no older writer can commit any more.
+The token is this database epoch, never a Raft term.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from consensus import sqlite_lock
+from omni.kernel import clock
+
+_LOCK_WAIT_TIMEOUT = 1205
+CLAIM_LOCK_WAIT_S = 1
+
+
+class ForeignCluster(Exception):
+    """The database belongs to another cluster; nobody of this one may write to it."""
+
+    def __init__(self, theirs: str, ours: str) -> None:
+        super().__init__(
+            f"the database belongs to cluster {theirs}, this is cluster {ours}; two clusters never share one database. "
+            f"Use another database, or adopt this one on purpose: manage.py cluster_adopt --from {theirs}"
+        )
+        self.theirs = theirs
+        self.ours = ours
+
+
+class ClaimLost(Exception):
+    """Another member claimed the fence at the same moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    epoch: int
+    claim_id: str
+    write_index: int
+
+
+def read(using: str = DEFAULT_DB_ALIAS) -> tuple[int, int, str, str]:
+    """(epoch, write_index, cluster_id, holder); zeros before the first claim."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT epoch, write_index, cluster_id, holder FROM consensus_fence WHERE id = 1")
+        row = cursor.fetchone()
+    return (int(row[0]), int(row[1]), str(row[2]), str(row[3])) if row else (0, 0, "", "")
+
+
+def write_index(using: str = DEFAULT_DB_ALIAS) -> int:
+    """The index of the last committed write."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT write_index FROM consensus_fence WHERE id = 1")
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def advance(connection: BaseDatabaseWrapper, epoch: int) -> int | None:
+    """Number this transaction, if `epoch` still holds the fence; None = deposed, the caller rolls back."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "mysql":
+            cursor.execute(
+                "UPDATE consensus_fence SET write_index = LAST_INSERT_ID(write_index + 1), writer = CONNECTION_ID() "
+                "WHERE id = 1 AND epoch = %s",
+                [epoch],
+            )
+            return int(cursor.lastrowid) if cursor.rowcount == 1 else None
+        cursor.execute(
+            "UPDATE consensus_fence SET write_index = write_index + 1, writer = %s "
+            "WHERE id = 1 AND epoch = %s RETURNING write_index",
+            [os.getpid(), epoch],
+        )
+        row = cursor.fetchone()
+        return int(row[0]) if row else None
+
+
+def claim(cluster_id: str, member: str, using: str = DEFAULT_DB_ALIAS) -> Claim:
+    """Raise the epoch for `member`. Raises ForeignCluster, ClaimLost, or the database's own errors.
+
+    A former leader that froze inside a transaction holds the row: after 1 s its connection (its process, on SQLite)
+    is killed and the claim repeated. An unknown outcome is resolved by reading the random `claim_id` back.
+    """
+    connection = connections[using]
+    _create_row(connection, cluster_id)
+    epoch, _, theirs, _ = read(using)
+    if theirs != cluster_id:
+        raise ForeignCluster(theirs, cluster_id)
+    claim_id = secrets.token_hex(8)
+    try:
+        with _short_lock_wait(connection), sqlite_lock.held(connection, kill_frozen_after_s=CLAIM_LOCK_WAIT_S):
+            _raise_epoch(connection, epoch, cluster_id, member, claim_id)
+    except OperationalError as error:
+        if error.args and error.args[0] == _LOCK_WAIT_TIMEOUT:
+            _kill_writer(connection)
+            return claim(cluster_id, member, using)
+        connection.close()
+        if _holder_claim(connection) != claim_id:
+            raise
+    return Claim(epoch + 1, claim_id, write_index(using))
+
+
+def _raise_epoch(connection: BaseDatabaseWrapper, epoch: int, cluster_id: str, member: str, claim_id: str) -> None:
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE consensus_fence SET epoch = epoch + 1, holder = %s, claim_id = %s, claimed_at = %s "
+            "WHERE id = 1 AND epoch = %s AND cluster_id = %s",
+            [member, claim_id, connection.ops.adapt_datetimefield_value(clock.now()), epoch, cluster_id],
+        )
+        if cursor.rowcount != 1:
+            raise ClaimLost(f"another member claimed the fence after epoch {epoch}")
+
+
+def _create_row(connection: BaseDatabaseWrapper, cluster_id: str) -> None:
+    """The row of a new database; losing the race for it to another member is fine."""
+    ignore = "INSERT IGNORE" if connection.vendor == "mysql" else "INSERT OR IGNORE"
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM consensus_fence WHERE id = 1")
+        if cursor.fetchone() is None:
+            cursor.execute(
+                f"{ignore} INTO consensus_fence (id, cluster_id, epoch, write_index, holder, claim_id, writer) "
+                "VALUES (1, %s, 0, 0, '', '', 0)",
+                [cluster_id],
+            )
+
+
+def _holder_claim(connection: BaseDatabaseWrapper) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT claim_id FROM consensus_fence WHERE id = 1")
+        row = cursor.fetchone()
+    return str(row[0]) if row else ""
+
+
+@contextlib.contextmanager
+def _short_lock_wait(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    if connection.vendor != "mysql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@SESSION.innodb_lock_wait_timeout")
+        before = int(cursor.fetchone()[0])
+        cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", [CLAIM_LOCK_WAIT_S])
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OperationalError), connection.cursor() as cursor:
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", [before])
+
+
+def _kill_writer(connection: BaseDatabaseWrapper) -> None:
+    """KILL the connection that holds the row (same database user, so no privilege is needed: DECISIONS 1)."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED")
+        cursor.execute("SELECT writer, CONNECTION_ID() FROM consensus_fence WHERE id = 1")
+        writer, mine = cursor.fetchone()
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        if writer and writer != mine:
+            with contextlib.suppress(OperationalError):  # it may have ended by itself
+                cursor.execute(f"KILL {int(writer)}")

@@ -1,0 +1,231 @@
+"""The gate: every change of control-plane state passes here, in one fenced transaction.
+
+Owns the transaction of a write from the lease check to COMMIT, its numbering, its events and its stored answer.
+A verb gets a `Transaction`, which is its proof that it runs inside. Must not know any verb.
+
+    gate.run(verb, actor=..., cause=...)        run a verb; the whole of it again on a deadlock or lock wait
+    gate.rehearse(verb, ...)                    run it, keep its result, undo it (dry run)
+    gate.maintenance("why")                     migrations and tests only: writes without the fence
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from consensus import fence, sqlite_lock
+from consensus.lease import ConsensusUnavailable, Held, Lease
+from omni.kernel import clock
+from omni.kernel.context import Actor, request_id
+from omni.kernel.errors import DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown
+from omni.kernel.events import EventDraft
+from omni.kernel.models import ORDINALS, Event
+
+Result = TypeVar("Result")
+
+_RETRYABLE = {1205, 1213}  # lock wait time-out, deadlock (Galera's certification failure too)
+_TRIES = 4
+
+
+@dataclass(slots=True)
+class Transaction:
+    """A verb's proof that it runs inside the gate, and the place where it says what it did."""
+
+    actor: Actor
+    cause: str
+    at: dt.datetime
+    epoch: int
+    rehearsal: bool = False
+    events: list[EventDraft] = field(default_factory=list)
+    write_index: int | None = None  # known once the fence has numbered the transaction
+    before_commit: list[Callable[[int], None]] = field(default_factory=list)  # called with the write index
+    after_commit: list[Callable[[], None]] = field(default_factory=list)  # effects that may be lost
+    _wrote: bool = False
+
+    def record(
+        self,
+        kind: str,
+        object_type: str,
+        object_id: int,
+        *,
+        org_id: int | None = None,
+        app_id: int | None = None,
+        change: dict[str, Any] | None = None,
+        cause: str | None = None,
+    ) -> None:
+        """Say what changed. Every verb that writes records at least one event."""
+        if len(self.events) >= ORDINALS:
+            raise RuntimeError("one transaction recorded more events than an index has room for")
+        self.events.append(EventDraft(kind, object_type, object_id, org_id, app_id, change or {}, cause))
+
+    def wrote(self) -> None:
+        self._wrote = True
+
+    @property
+    def dirty(self) -> bool:
+        return self._wrote or bool(self.events) or bool(self.before_commit)
+
+
+@dataclass(slots=True)
+class _Settings:
+    lease: Lease | None = None
+    member: str = ""
+
+
+_settings = _Settings()
+
+
+def configure(lease: Lease, member: str) -> None:
+    """Once per process, at start-up: where this process reads the leadership, and who it is."""
+    _settings.lease = lease
+    _settings.member = member
+
+
+def lease() -> Lease:
+    if _settings.lease is None:
+        raise RuntimeError("consensus.gate was not configured in this process")
+    return _settings.lease
+
+
+def member() -> str:
+    return _settings.member
+
+
+def leads() -> bool:
+    """Whether this member believes that it may write. An opinion; the fence decides."""
+    try:
+        return isinstance(lease().current(), Held)
+    except ConsensusUnavailable:
+        return False
+
+
+def run(
+    verb: Callable[[Transaction], Result], *, actor: Actor, cause: str, using: str = DEFAULT_DB_ALIAS
+) -> tuple[Result, int]:
+    """Run `verb` in a fenced transaction; returns its result and the write index it got (or the current one).
+
+    Raises NotLeader/NoLeader or DatabaseUnavailable when nothing happened, OutcomeUnknown when the connection broke
+    during COMMIT, and whatever the verb raises (nothing is kept then).
+    """
+    held = _held()
+    for attempt in range(1, _TRIES + 1):
+        tx = Transaction(actor, cause, clock.now(), held.epoch)
+        try:
+            result = _once(tx, verb, held, using)
+        except OperationalError as error:
+            if attempt == _TRIES or not error.args or error.args[0] not in _RETRYABLE:
+                raise DatabaseUnavailable(f"the database refused the transaction: {_brief(error)}") from error
+            time.sleep(random.uniform(0.005, 0.03) * attempt)  # noqa: S311
+            continue
+        except InterfaceError as error:
+            raise DatabaseUnavailable(f"the database connection was lost: {_brief(error)}") from error
+        for effect in tx.after_commit:
+            effect()
+        return result, tx.write_index if tx.write_index is not None else fence.write_index(using)
+    raise AssertionError("unreachable")
+
+
+def rehearse(
+    verb: Callable[[Transaction], Result], *, actor: Actor, cause: str, using: str = DEFAULT_DB_ALIAS
+) -> Result:
+    """Run `verb`, keep its result and undo everything it wrote: the truth behind `?dry_run=true`."""
+    held = _held()
+    tx = Transaction(actor, cause, clock.now(), held.epoch, rehearsal=True)
+    connection = connections[using]
+    with sqlite_lock.held(connection), _permit(connection, tx), transaction.atomic(using=using):
+        result = verb(tx)
+        transaction.set_rollback(True, using=using)
+    return result
+
+
+@contextlib.contextmanager
+def maintenance(reason: str, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
+    """Writes without lease and fence: `migrate`, restore, and the set-up of tests. Never for a verb."""
+    tx = Transaction(Actor("system", name="maintenance"), reason, clock.now(), 0)
+    with _permit(connections[using], tx):
+        yield
+
+
+def _held() -> Held:
+    try:
+        answer = lease().current()
+    except ConsensusUnavailable as unavailable:
+        raise NoLeader(str(unavailable)) from unavailable
+    if not isinstance(answer, Held):
+        raise NotLeader(answer.leader)
+    if answer.valid_until <= clock.monotonic():
+        raise NotLeader(None)
+    return answer
+
+
+def _once(tx: Transaction, verb: Callable[[Transaction], Result], held: Held, using: str) -> Result:
+    connection = connections[using]
+    committing = False
+    try:
+        with sqlite_lock.held(connection), _permit(connection, tx), transaction.atomic(using=using, durable=True):
+            result = verb(tx)
+            if tx.dirty:
+                _seal(tx, connection, held)
+            committing = tx.dirty
+        return result
+    except Error as error:
+        if committing and not (error.args and error.args[0] in _RETRYABLE):
+            raise OutcomeUnknown(f"the connection broke while committing: {_brief(error)}") from error
+        raise
+
+
+def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
+    """The fence, then the rows that carry its number. Nothing slow may stand between here and COMMIT."""
+    if tx._wrote and not tx.events:
+        raise RuntimeError(f"a verb changed rows and recorded no event: {tx.cause}")
+    index = fence.advance(connection, held.epoch)
+    if index is None:
+        raise NotLeader(None)
+    tx.write_index = index
+    Event.objects.using(connection.alias).bulk_create(
+        [
+            Event(
+                key=index * ORDINALS + ordinal,
+                at=tx.at,
+                epoch=held.epoch,
+                claim=held.claim_id,
+                member=_settings.member,
+                actor=tx.actor.label,
+                cause=draft.cause or tx.cause,
+                request_id=request_id.get(),
+                kind=draft.kind,
+                object_type=draft.object_type,
+                object_id=draft.object_id,
+                org_id=draft.org_id,
+                app_id=draft.app_id,
+                change=draft.change,
+            )
+            for ordinal, draft in enumerate(tx.events)
+        ]
+    )
+    for write in tx.before_commit:
+        write(index)
+
+
+@contextlib.contextmanager
+def _permit(connection: BaseDatabaseWrapper, tx: Transaction) -> Iterator[None]:
+    if getattr(connection, "omni_write_permit", None) is not None and tx.epoch:
+        raise RuntimeError("the gate must be the outermost transaction")
+    before = getattr(connection, "omni_write_permit", None)
+    connection.omni_write_permit = tx  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        connection.omni_write_permit = before  # type: ignore[attr-defined]
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(part) for part in error.args)[:200]

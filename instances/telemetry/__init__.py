@@ -1,0 +1,1 @@
+"""Logs and figures of instances: append-only, ungated, in the telemetry database."""

@@ -1,0 +1,46 @@
+"""Who asks, and which request: carried along by context variables, never by globals.
+
+Owns `Actor` and the request id. Must not look anything up: authentication fills it in.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal
+
+ActorKind = Literal["token", "user", "agent", "worker", "system", "anonymous"]
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Whoever acts. `name` is what the event list shows; `scopes` are exact names (accounts.roles)."""
+
+    kind: ActorKind
+    id: int = 0
+    name: str = ""
+    org_id: int | None = None
+    user_id: int | None = None
+    role: str = ""
+    scopes: frozenset[str] = field(default_factory=frozenset)
+    platform: bool = False  # sees and runs the platform itself, and every org
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind}:{self.name or self.id}"
+
+
+ANONYMOUS = Actor("anonymous", name="anonymous")
+
+
+def system(name: str) -> Actor:
+    """The platform itself: a controller, the relay, the start-up."""
+    return Actor("system", name=name, role="owner", platform=True)
+
+
+request_id: ContextVar[str] = ContextVar("omni_request_id", default="-")
+
+
+def new_request_id() -> str:
+    return "req_" + secrets.token_hex(8)

@@ -1,0 +1,38 @@
+"""Which tables the gate guards, and which database a model lives in.
+
+Default deny (DECISIONS 4): every table is gated unless it is listed here with its reason. Telemetry is append-only,
+owned by whoever reports it, and lives in a database (or at least a connection) of its own, so that it never shares a
+transaction or a lock with control-plane writes.
+"""
+
+from __future__ import annotations
+
+TELEMETRY = "telemetry"
+
+# model label (lower case) -> its table; all of them live in the telemetry database.
+TELEMETRY_MODELS: dict[str, str] = {
+    "accounts.tokenuse": "accounts_tokenuse",
+    "releases.buildlogline": "releases_buildlogline",
+    "instances.logline": "instances_logline",
+    "instances.logoffset": "instances_logoffset",
+    "instances.sample": "instances_sample",
+    "instances.latestsample": "instances_latestsample",
+    "instances.requestsample": "instances_requestsample",
+    "instances.hostsample": "instances_hostsample",
+}
+
+# Tables outside the gate in the default database: Django's own bookkeeping that no one's app depends on.
+UNGATED_TABLES: frozenset[str] = frozenset(
+    {
+        "django_migrations",  # written by migrate, which runs under gate.maintenance
+        "django_content_type",  # written by migrate
+        "auth_permission",  # written by migrate
+        "django_session",  # console sessions: losing one means logging in again
+        "axes_accessattempt",  # login throttling
+        "axes_accessfailurelog",
+        "axes_accesslog",
+        "axes_accessattemptexpiration",
+        "consensus_fence",  # written by the fence itself, by conditional UPDATE only
+    }
+    | set(TELEMETRY_MODELS.values())
+)

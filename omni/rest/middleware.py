@@ -1,0 +1,63 @@
+"""What every answer carries: request id, node, leader, and the write index that it reflects.
+
+Owns those headers and the request's context variables. Reads take the index first and the data after it, so the
+index is a lower bound (DECISIONS 7).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from consensus import gate
+from consensus.lease import ConsensusUnavailable, Held, NotHeld
+from omni.kernel.context import new_request_id, request_id
+from omni.rest import index
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PLAIN = ("/static/", "/admin/", "/health/live")
+
+
+def client_address(request: HttpRequest) -> str:
+    """The caller's address. Behind a follower's forward it is the one that the follower saw (omni.front verifies it)."""
+    return str(request.META.get("REMOTE_ADDR", ""))
+
+
+def leader_name() -> str:
+    """`host:port` of the leader as this member knows it, or an empty string."""
+    try:
+        answer = gate.lease().current()
+    except ConsensusUnavailable:
+        return ""
+    if isinstance(answer, Held):
+        return str(settings.CONFIG.me.netloc)
+    assert isinstance(answer, NotHeld)  # noqa: S101
+    return answer.leader or ""
+
+
+class RequestContextMiddleware:
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+        self._node = settings.CONFIG.me.id
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        given = request.META.get("HTTP_REQUEST_ID", "")
+        rid = given if _REQUEST_ID.fullmatch(given) else new_request_id()
+        token = request_id.set(rid)
+        try:
+            before = None if request.path_info.startswith(_PLAIN) else index.recent()
+            response = self._get_response(request)
+        finally:
+            request_id.reset(token)
+        headers = response.headers
+        headers["Request-Id"] = rid
+        headers["Omni-Node"] = self._node
+        headers["Omni-Leader"] = leader_name()
+        if before is not None and "Omni-Index" not in headers:
+            headers["Omni-Index"] = str(before)
+        if request.method not in ("GET", "HEAD", "OPTIONS") and "Omni-Outcome" not in headers:
+            headers["Omni-Outcome"] = "not-applied" if response.status_code >= 400 else "applied"
+        return response

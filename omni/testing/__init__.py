@@ -1,0 +1,1 @@
+"""What tests need: private servers, factories. Never imported by the product."""
