@@ -27,7 +27,7 @@ from agent.ingress.follow import Members, RouteFollower
 from agent.ingress.pages import PageServer
 from agent.ingress.probe import Prober
 from agent.ingress.resolver import Answers, Responder
-from agent.ingress.settings import SettingsError, Settings, load
+from agent.ingress.settings import Settings, SettingsError, load
 from agent.ingress.table import RouteTable, write_json
 
 log = logging.getLogger("agent.ingress")

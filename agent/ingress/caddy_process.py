@@ -116,7 +116,7 @@ class CaddyProcess:
         return self._record is not None and alive(self._record)
 
     async def ensure(self, config: dict[str, Any]) -> str:
-        """Have a Caddy run `config` (the admin socket is filled in); returns how: adopted, reloaded, replaced, started."""
+        """Have a Caddy run `config`, whose admin socket is filled in; says how it came to: adopted, reloaded, …"""
         old = read_record(self._state_dir)
         if old is None or not alive(old):
             await self._start(config)

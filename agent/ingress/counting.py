@@ -1,7 +1,8 @@
 """From the access log to the control plane: reads, counts, sends, and remembers how far it came.
 
-Owns `counting.json`: position in the log, open windows and unacknowledged rows in one file, so that no request is counted
-twice or left out when this process is killed between two steps. What nobody takes for long is dropped, oldest first.
+Owns `counting.json`: position in the log, open windows and unacknowledged rows in one file, so that no request is
+counted twice or left out when this process is killed between two steps. What nobody takes for long is dropped,
+oldest first.
 """
 
 from __future__ import annotations

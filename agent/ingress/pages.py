@@ -145,7 +145,7 @@ class PageServer:
                     head = await reader.readuntil(b"\r\n\r\n")
                 method, fields = _parse(head)
                 has_body = "transfer-encoding" in fields or fields.get("content-length", "0") != "0"
-                host = fields.get("host", "").rsplit(":", 1)[0].lower().rstrip(".")
+                host = fields.get("host", "").rsplit(":", 1)[0].lower()
                 page = page_for(host, self._table)
                 as_html = "text/html" in fields.get("accept", "")
                 request_id = fields.get("x-request-id") or uuid.uuid4().hex

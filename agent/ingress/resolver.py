@@ -1,8 +1,9 @@
 """The DNS responder that tells Caddy where each host's instances are.
 
 Owns the answers (SRV for `<host>.omni.`, A and AAAA for the names in them) and the two sockets, UDP and TCP on one
-loopback port. Must not decide routing: host, targets and liveness come from the table and the prober. Every name under `omni.` has an
-SRV answer, an unknown host's being the page listener: Caddy waits out its whole retry time on a name without one.
+loopback port. Must not decide routing: host, targets and liveness come from the table and the prober. Every name under
+`omni.` has an SRV answer, an unknown host's being the page listener: on a name without one Caddy waits out all its
+retry time.
 """
 
 from __future__ import annotations
