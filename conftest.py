@@ -11,7 +11,7 @@ from consensus.fake import FakeLease
 
 
 @pytest.fixture(autouse=True)
-def lease() -> Iterator[FakeLease]:
+def lease() -> FakeLease:
     """Every test runs on a member that leads under epoch 1, until it says otherwise."""
     from accounts import authentication
     from consensus import gate
@@ -21,7 +21,7 @@ def lease() -> Iterator[FakeLease]:
     gate.configure(fake, "127.0.0.1-8000")
     index.forget()
     authentication.forget()
-    yield fake
+    return fake
 
 
 @pytest.fixture
@@ -46,9 +46,7 @@ def fence(db: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(
-    request: pytest.FixtureRequest, django_test_environment: None, django_db_blocker: Any
-) -> Iterator[None]:
+def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
     """pytest-django's own set-up, with the gate open for migrations and for emptying tables."""
     from django.db import connections
     from django.test.utils import setup_databases, teardown_databases

@@ -26,8 +26,8 @@ def orgs(actor: Actor) -> QuerySet[Org]:
     if actor.platform:
         return Org.objects.all()
     if actor.kind == "user":
-        return Org.objects.filter(memberships__user_id=actor.user_id)
-    return Org.objects.filter(id=actor.org_id)
+        return Org.objects.filter(memberships__user_id=actor.user_id or 0)
+    return Org.objects.filter(id=actor.org_id or 0)
 
 
 def org(actor: Actor, ref: str | int | None, *, lock: bool = False) -> Org:
@@ -36,7 +36,7 @@ def org(actor: Actor, ref: str | int | None, *, lock: bool = False) -> Org:
     if lock:
         visible = visible.select_for_update()
     if ref is None:
-        found = visible.filter(id=actor.org_id).first()
+        found = visible.filter(id=actor.org_id or 0).first()
     elif _ID.fullmatch(str(ref)):
         found = visible.filter(id=int(ref)).first()
     else:
@@ -67,7 +67,7 @@ def recheck(actor: Actor, scope: str, org_id: int | None = None) -> None:
             raise Forbidden("The token was revoked.", code="token_revoked")
         allowed = authentication.of_token(token).scopes
     elif actor.kind == "user" and not actor.platform:
-        member = Membership.objects.filter(user_id=actor.user_id, org_id=org_id or actor.org_id).first()
+        member = Membership.objects.filter(user_id=actor.user_id or 0, org_id=org_id or actor.org_id or 0).first()
         if member is None:
             raise NotFound("There is no such org.", next="GET /orgs")
         allowed = roles.scopes_of(member.role)

@@ -1,4 +1,4 @@
-"""Password login of the console. Checks passwords and changes nothing: re-hashing and last-login are gated verbs or off.
+"""Password login of the console. Checks passwords and changes nothing else.
 
 Django would re-hash an old password and stamp `last_login` on every log-in, both ungated writes that a follower must
 not make (DECISIONS 4).

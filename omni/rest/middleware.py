@@ -22,7 +22,7 @@ _PLAIN = ("/static/", "/admin/", "/health/live")
 
 
 def client_address(request: HttpRequest) -> str:
-    """The caller's address. Behind a follower's forward it is the one that the follower saw (omni.front verifies it)."""
+    """The caller's address; behind a forward the one that the follower saw (omni.front verifies it)."""
     return str(request.META.get("REMOTE_ADDR", ""))
 
 

@@ -78,9 +78,8 @@ def page(
     if direction == ">":
         rows.reverse()
     older, newer = (more, bool(position)) if direction == "<" else (True, more)
-    ends = (
-        [str(row[key] if isinstance(row, dict) else getattr(row, key)) for row in (rows[0], rows[-1])] if rows else []
-    )
+    ends = [_position(row, key) for row in (rows[0], rows[-1])] if rows else []
+
     return answer(
         request,
         show(rows),
@@ -88,6 +87,10 @@ def page(
         previous_cursor=encode_cursor(">", ends[0]) if newer and ends else None,
         headers=headers,
     )
+
+
+def _position(row: Any, key: str) -> str:
+    return str(row[key] if isinstance(row, dict) else getattr(row, key))
 
 
 def answer(

@@ -89,7 +89,7 @@ def _from_drf(exc: exceptions.APIException) -> OmniError:
         if isinstance(exc, drf_kind):
             return ours(str(exc.detail))
     if isinstance(exc, exceptions.Throttled):
-        wait = int(exc.wait or 1) + 1
+        wait = int(getattr(exc, "wait", None) or 1) + 1
         return errors.TooManyRequests(f"Too many requests; the next is taken in {wait} s.", retry_after_s=wait)
     if isinstance(exc, exceptions.MethodNotAllowed):
         problem = OmniError(str(exc.detail), code="method_not_allowed")
