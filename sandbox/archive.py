@@ -114,7 +114,7 @@ def _entries(stream: BinaryIO, budget: Budget, links: Links) -> Iterator[tuple[E
     for magic, name in _OTHER_FORMATS.items():
         if start.startswith(magic):
             raise BadArchive("unsupported_compression", f"{name} is not supported: send tar, tar.gz or zip")
-    if len(start) < archive_tar.BLOCK or not start[148:156].strip(b"\0 "):
+    if len(start) < archive_tar.BLOCK or not archive_tar.looks_like_tar(start):
         raise BadArchive("bad_archive", "neither tar, tar.gz nor zip")
     return archive_tar.entries(stream, budget, links)
 
@@ -244,7 +244,8 @@ def _header(info: tarfile.TarInfo) -> bytes:
 
 def _inside(name: str, target: str, alias: str) -> str:
     """An absolute link into the tree's place while building, as a relative one; any other target as it is."""
-    if target != alias and not target.startswith(alias + "/"):
+    plain = posixpath.normpath(target)
+    if plain != alias and not plain.startswith(alias + "/"):
         return target
-    inner = posixpath.normpath(target)[len(alias) :].lstrip("/")
+    inner = plain[len(alias) :].lstrip("/")
     return posixpath.relpath(inner or ".", posixpath.dirname(name) or ".")

@@ -19,7 +19,7 @@ PART_BYTES = 255
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-class BadArchive(Exception):  # noqa: N818 (a name of the contract)
+class BadArchive(Exception):
     """The archive is refused. `code` is stable, `member` the entry at fault (printable, shortened)."""
 
     def __init__(self, code: str, detail: str, member: str = "") -> None:

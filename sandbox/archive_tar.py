@@ -296,13 +296,22 @@ def _text(raw: bytes) -> bytes:
     return raw.split(b"\0", 1)[0]
 
 
+def looks_like_tar(block: bytes) -> bool:
+    """Whether a first block is a tar's: by its mark, by its checksum, or because it is the end of an empty one."""
+    return block[257:262] == b"ustar" or _sum_fits(block) or not block.strip(b"\0")
+
+
 def _check_sum(header: bytes) -> None:
+    if not _sum_fits(header):
+        raise BadArchive("bad_checksum", "a header whose checksum is wrong")
+
+
+def _sum_fits(header: bytes) -> bool:
     blanked = header[:148] + b" " * 8 + header[156:]
     digits = header[148:156].split(b"\0", 1)[0].strip(b" ")
     stated = int(digits, 8) if digits and _OCTAL.match(digits) else -1
     signed = sum(byte - 256 if byte > 127 else byte for byte in blanked)
-    if stated not in (sum(blanked), signed):
-        raise BadArchive("bad_checksum", "a header whose checksum is wrong")
+    return stated in (sum(blanked), signed)
 
 
 def _check_tail(source: Source) -> None:

@@ -25,7 +25,7 @@ _CPU_PERIOD_US = 100_000
 _UNLIMITED_V1 = 1 << 60  # v1 writes "no limit" as a huge page-rounded number
 
 
-class Unavailable(Exception):  # noqa: N818 (a word shared with the drivers)
+class Unavailable(Exception):
     """This host, or this user on it, cannot have cgroups; the text says why."""
 
 
@@ -113,7 +113,7 @@ class V1:
         if file.exists():
             _write(file, "FROZEN" if frozen else "THAWED")
 
-    def kill_at_once(self, name: str) -> bool:  # noqa: ARG002 (v1 has no such file)
+    def kill_at_once(self, name: str) -> bool:
         return False
 
     def _file(self, controller: str, name: str, file: str) -> Path:

@@ -23,7 +23,7 @@ _TIMEOUT_S = 10
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
-class Unavailable(Exception):  # noqa: N818 (a word shared with the drivers)
+class Unavailable(Exception):
     """No packet filter here; the text says why."""
 
 
