@@ -1,0 +1,42 @@
+"""An app's environment: sealed at rest, secret values never read back."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from apps.models import ConfigRevision
+from omni.kernel.seal import unseal
+
+# The columns of an app that shape a running instance: changing one is a deployment, rolling back restores them.
+CONFIG_FIELDS = ("memory_mb", "cpu", "cpu_limit", "health_check", "restart_policy", "stop_timeout_s")
+
+
+def open_env(revision: ConfigRevision) -> dict[str, str]:
+    """The plain environment. Only for whoever starts an instance, and for merging."""
+    return cast(dict[str, str], unseal(revision.env))
+
+
+def merge_env(
+    current: dict[str, str], secret_keys: list[str], patch: dict[str, Any]
+) -> tuple[dict[str, str], list[str]]:
+    """The environment after a merge patch; pure. `null` removes, `{"secret": true}` without a value keeps."""
+    env, secret = dict(current), set(secret_keys)
+    for key, value in patch.items():
+        if value is None:
+            env.pop(key, None)
+            secret.discard(key)
+        elif isinstance(value, dict):
+            if value.get("value") is not None:
+                env[key] = value["value"]
+            if key in env:
+                (secret.add if value.get("secret", True) else secret.discard)(key)
+        else:
+            env[key] = value
+            secret.discard(key)
+    return env, sorted(secret)
+
+
+def shown_env(revision: ConfigRevision) -> dict[str, Any]:
+    """The environment as the API shows it: a secret is `{"secret": true}`."""
+    secret = set(revision.secret_keys)
+    return {key: {"secret": True} if key in secret else value for key, value in sorted(open_env(revision).items())}

@@ -1,0 +1,180 @@
+"""What an app's fields may hold: the input shapes of create, PATCH and configuration.
+
+Owns validation that needs nothing but the input itself. What depends on other rows (unique names, quotas) is decided
+in the gate, by `services`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
+
+from omni.rest.fields import StrictSerializer
+
+NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+RESERVED_NAMES = frozenset({"create", "admin", "api", "www"})
+_ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+# What the platform sets itself, and what would change how the sandbox's own programs start.
+_ENV_DENIED = re.compile(r"OMNI_.*|LD_.*|PORT|BASH_ENV|ENV|PYTHONHOME|PYTHONSTARTUP|PATH|HOME", re.IGNORECASE)
+_ENV_VALUE_MAX = 32 * 1024
+_ENV_KEYS_MAX = 500
+_HOST = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+
+
+def refuse(code: str, detail: str, field: str | None = None) -> serializers.ValidationError:
+    """A refusal of the whole input, or of one `field` of it."""
+    problem = [ErrorDetail(detail, code=code)]
+    return serializers.ValidationError(problem if field is None else {field: problem})
+
+
+def check_name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise refuse("invalid_name", "Lower-case letters, digits and hyphens, beginning with a letter; at most 63.")
+    if value in RESERVED_NAMES:
+        raise refuse("reserved_name", f"{value} is reserved.")
+    return value
+
+
+class EnvField(serializers.Field[Any, Any, Any, Any]):
+    """`{"KEY": "value", "SECRET": {"value": "…", "secret": true}, "OLD": null}`; null removes."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise refuse("not_an_object", "An object of names and values is wanted.")
+        if len(data) > _ENV_KEYS_MAX:
+            raise refuse("too_many", f"At most {_ENV_KEYS_MAX} variables.")
+        problems = {key: [problem] for key, value in data.items() if (problem := self._problem(key, value))}
+        if problems:
+            raise serializers.ValidationError(problems)
+        return dict(data)
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+    def _problem(self, key: str, value: Any) -> Any:
+        if not _ENV_KEY.fullmatch(key):
+            return ErrorDetail("Letters, digits and _ only, not beginning with a digit.", "invalid_key")
+        if _ENV_DENIED.fullmatch(key):
+            return ErrorDetail("The platform sets this variable itself.", "reserved_key")
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            if set(value) - {"value", "secret"} or not isinstance(value.get("secret", True), bool):
+                return ErrorDetail('Only {"value": …, "secret": true} is wanted.', "invalid")
+            value = value.get("value")
+            if value is None:
+                return None  # {"secret": true} as it was read: keep it
+        if not isinstance(value, str) or "\0" in value or len(value) > _ENV_VALUE_MAX:
+            return ErrorDetail("Text of at most 32 KiB without NUL is wanted.", "invalid")
+        return None
+
+
+class HealthCheckFields(StrictSerializer):
+    type = serializers.ChoiceField(choices=["http", "tcp", "exec", "process"], required=False)
+    path = serializers.RegexField(r"^/[\x21-\x7e]*$", max_length=1024, required=False)
+    command = serializers.CharField(max_length=4096, required=False)
+    interval_s = serializers.FloatField(min_value=0.1, max_value=3600, required=False)
+    timeout_s = serializers.FloatField(min_value=0.1, max_value=600, required=False)
+    healthy_threshold = serializers.IntegerField(min_value=1, max_value=100, required=False)
+    unhealthy_threshold = serializers.IntegerField(min_value=1, max_value=100, required=False)
+    start_period_s = serializers.FloatField(min_value=0, max_value=86400, required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("type") == "exec" and not attrs.get("command"):
+            raise refuse("required", "An exec check needs a command.", "command")
+        return attrs
+
+
+class StrategyFields(StrictSerializer):
+    type = serializers.ChoiceField(choices=["rolling", "recreate", "blue_green", "canary"], required=False)
+    max_surge = serializers.IntegerField(min_value=0, max_value=1000, required=False)
+    max_unavailable = serializers.IntegerField(min_value=0, max_value=1000, required=False)
+    canary_percent = serializers.IntegerField(min_value=1, max_value=99, required=False)
+    progress_deadline_s = serializers.FloatField(min_value=1, max_value=86400, required=False)
+    auto_revert = serializers.BooleanField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("type") in ("blue_green", "canary"):
+            detail = "rolling and recreate are available; blue_green and canary are not yet."
+            raise refuse("strategy_not_available", detail, "type")
+        if attrs.get("max_surge") == 0 and attrs.get("max_unavailable", 0) == 0:
+            detail = "max_surge and max_unavailable cannot both be 0: nothing could ever be replaced."
+            raise refuse("impossible", detail, "max_surge")
+        return attrs
+
+
+class ConstraintFields(StrictSerializer):
+    label = serializers.CharField(max_length=128)  # type: ignore[assignment]  # the contract names it so
+    op = serializers.ChoiceField(choices=["=", "!=", "in", "not_in", "exists"], required=False, default="=")
+    value = serializers.JSONField(required=False)
+
+
+class PlacementFields(StrictSerializer):
+    spread_by = serializers.CharField(max_length=128, required=False, allow_blank=True)
+    constraints = ConstraintFields(many=True, required=False)
+
+
+class AppFields(StrictSerializer):
+    """Every writable field of an app, all optional: the body of PATCH."""
+
+    name = serializers.CharField(max_length=63, required=False)
+    org = serializers.CharField(max_length=63, required=False)
+    description = serializers.CharField(max_length=2000, allow_blank=True, required=False)
+    instances = serializers.IntegerField(min_value=0, max_value=10_000, required=False)
+    memory_mb = serializers.IntegerField(min_value=4, max_value=1_048_576, required=False)
+    cpu = serializers.FloatField(min_value=0.01, max_value=1024, required=False)
+    cpu_limit = serializers.FloatField(min_value=0.01, max_value=1024, required=False, allow_null=True)
+    singleton = serializers.BooleanField(required=False)
+    env = EnvField(required=False)
+    health_check = HealthCheckFields(required=False)
+    strategy = StrategyFields(required=False)
+    restart_policy = serializers.ChoiceField(choices=["always", "on_failure", "never"], required=False)
+    stop_timeout_s = serializers.FloatField(min_value=0, max_value=3600, required=False)
+    runtime = serializers.ChoiceField(choices=["process", "docker"], required=False)
+    placement = PlacementFields(required=False)
+    domains = serializers.ListField(child=serializers.CharField(max_length=253), required=False, max_length=50)
+    labels = serializers.DictField(child=serializers.CharField(max_length=253), required=False)
+    maintenance = serializers.BooleanField(required=False)
+
+    def validate_name(self, value: str) -> str:
+        return check_name(value)
+
+    def validate_runtime(self, value: str) -> str:
+        if value == "docker":
+            raise refuse("runtime_not_available", "No node has the docker runtime; use process.")
+        return value
+
+    def validate_domains(self, value: list[str]) -> list[str]:
+        for name in value:
+            if not _HOST.fullmatch(name):
+                raise refuse("invalid_domain", f"{name} is not a host name in lower case.")
+        return list(dict.fromkeys(value))
+
+    def validate_labels(self, value: dict[str, str]) -> dict[str, str]:
+        for key in value:
+            if not _LABEL.fullmatch(key):
+                raise refuse("invalid_label", f"{key} is not a label.")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("singleton") and attrs.get("instances", 0) > 1:
+            raise refuse("singleton", "A singleton app has at most one instance.", "instances")
+        return attrs
+
+
+class CreateAppFields(AppFields):
+    """The body of POST /app/create."""
+
+    name = serializers.CharField(max_length=63)
+
+
+class ScaleFields(StrictSerializer):
+    instances = serializers.IntegerField(min_value=0, max_value=10_000)
+
+
+class ConfigFields(StrictSerializer):
+    env = EnvField()

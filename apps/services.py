@@ -1,0 +1,225 @@
+"""The verbs of apps: create, change, wish for a release, scale, start, stop, delete.
+
+Owns every write to apps, configuration revisions and domains. Runs inside the gate and reads again what it decides
+on. Knows nothing of releases and instances: it states wishes (`desired_release`, `deploy_serial`), and the leader's
+controller fulfils them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import F, Q, Sum
+from django.db.models.functions import Coalesce
+
+from accounts.models import Org
+from apps import domains
+from apps.configuration import CONFIG_FIELDS, merge_env, open_env
+from apps.models import App, ConfigRevision, DesiredState
+from consensus.gate import Transaction
+from omni.kernel.errors import Conflict, FieldError, Forbidden, InvalidInput
+from omni.kernel.seal import seal
+
+_PLAIN_FIELDS = ("name", "description", "instances", "singleton", "runtime", "strategy", "placement", "labels",
+                 "maintenance")  # fmt: skip
+
+
+def create_app(tx: Transaction, *, org: Org, fields: dict[str, Any]) -> App:
+    """Insert an app and its first configuration. Raises Conflict for a taken name, Forbidden for a full quota."""
+    _check_quota(org, None, fields.get("instances", 1), fields.get("memory_mb", 512), new_apps=1)
+    app = App(org=org, hostname=_free_hostname(fields["name"], org), created_at=tx.at, updated_at=tx.at)
+    for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS):
+        if name in fields:
+            setattr(app, name, fields[name])
+    app.save(force_insert=True)
+    _insert_revision(tx, app, 1, *merge_env({}, [], fields.get("env", {})))
+    if fields.get("domains"):
+        domains.set_domains(tx, app, fields["domains"])
+    tx.record("app.created", "app", app.pk, org_id=org.pk, app_id=app.pk, change={"name": app.name})
+    return app
+
+
+def update_app(tx: Transaction, app: App, fields: dict[str, Any]) -> tuple[set[str], ConfigRevision | None]:
+    """Change fields; returns the names that changed, and the new configuration revision if running instances need it.
+
+    The row must have been read inside this transaction. `app` is brought up to date.
+    """
+    _refuse_deleted(app)
+    org = Org.objects.select_for_update().get(pk=app.org_id)
+    changed = {
+        name for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS) if name in fields and fields[name] != getattr(app, name)
+    }
+    if changed & {"instances", "memory_mb"}:
+        _check_quota(org, app, fields.get("instances", app.instances), fields.get("memory_mb", app.memory_mb))
+    if fields.get("singleton", app.singleton) and fields.get("instances", app.instances) > 1:
+        raise InvalidInput(errors=[FieldError("/instances", "singleton", "A singleton app has at most one instance.")])
+    values = {name: fields[name] for name in changed}
+    if "name" in changed:
+        values["hostname"] = _free_hostname(fields["name"], org, but=app)
+    revision = _revise_configuration(tx, app, fields, changed)
+    if revision is not None:
+        values["config_number"] = revision.number
+        changed.add("env") if "env" in fields else None
+    if "domains" in fields and domains.set_domains(tx, app, fields["domains"]):
+        changed.add("domains")
+    if changed:
+        before = {name: [getattr(app, name), fields[name]] for name in changed if name in values}
+        _update(tx, app, **values)
+        tx.record(
+            "app.updated", "app", app.pk, org_id=org.pk, app_id=app.pk, change={**before, "fields": sorted(changed)}
+        )
+    return changed, revision
+
+
+def restore_configuration(tx: Transaction, app: App, source: ConfigRevision) -> ConfigRevision:
+    """Make an old configuration the current one again, as a new revision (rollback); the current one if equal."""
+    _refuse_deleted(app)
+    current = current_revision(app)
+    if current.number == source.number:
+        return current
+    values = {name: getattr(source, name) for name in CONFIG_FIELDS}
+    for name, value in values.items():
+        setattr(app, name, value)
+    revision = _insert_revision(tx, app, current.number + 1, open_env(source), source.secret_keys)
+    _update(tx, app, config_number=revision.number, **values)
+    tx.record("app.configuration_restored", "app", app.pk, org_id=app.org_id, app_id=app.pk,
+              change={"from": source.number, "to": revision.number})  # fmt: skip
+    return revision
+
+
+def wish(tx: Transaction, app: App, *, release_number: int | None = None, kind: str, cause: str) -> None:
+    """Wish for a deployment: of `release_number`, or of what is desired anyway (scale, restart, start)."""
+    _refuse_deleted(app)
+    values: dict[str, Any] = {"deploy_kind": kind, "deploy_cause": cause[:200]}
+    if release_number is not None:
+        values["desired_release"] = release_number
+    _update(tx, app, deploy_serial=F("deploy_serial") + 1, **values)
+    app.refresh_from_db(fields=["deploy_serial"])
+    tx.record(f"app.{kind}_wished", "app", app.pk, org_id=app.org_id, app_id=app.pk,
+              change={"release": app.desired_release, "serial": app.deploy_serial})  # fmt: skip
+
+
+def scale(tx: Transaction, app: App, instances: int) -> None:
+    """Change the desired count, within the quota."""
+    update_app(tx, app, {"instances": instances})
+
+
+def set_desired_state(tx: Transaction, app: App, state: DesiredState) -> bool:
+    """running, stopped or deleted; False when it was that already. Deleted is for good."""
+    if app.desired_state == state:
+        return False
+    _refuse_deleted(app)
+    before = app.desired_state
+    extra = {"status": "deleting"} if state == DesiredState.DELETED else {}
+    _update(tx, app, desired_state=state, **extra)
+    tx.record("app.desired_state_changed", "app", app.pk, org_id=app.org_id, app_id=app.pk,
+              change={"desired_state": [before, str(state)]})  # fmt: skip
+    return True
+
+
+def set_status(tx: Transaction, app: App, status: str) -> None:
+    """What the controller observes; the only writer of `status` but for `deleting`."""
+    if app.status != status:
+        before = app.status
+        _update(tx, app, status=status)
+        tx.record("app.status_changed", "app", app.pk, org_id=app.org_id, app_id=app.pk,
+                  change={"status": [before, status]})  # fmt: skip
+
+
+def current_revision(app: App) -> ConfigRevision:
+    return ConfigRevision.objects.get(app=app, number=app.config_number)
+
+
+def _update(tx: Transaction, app: App, **values: Any) -> None:
+    """Conditional on the revision that was read: a change in between is a conflict, never overwritten."""
+    updated = App.objects.filter(pk=app.pk, revision=app.revision).update(
+        revision=F("revision") + 1, updated_at=tx.at, **values
+    )
+    if updated != 1:
+        raise Conflict("The app was changed at the same time.", next="repeat the request")
+    app.revision += 1
+    app.updated_at = tx.at
+    for name, value in values.items():
+        if not hasattr(value, "resolve_expression"):
+            setattr(app, name, value)
+
+
+def _revise_configuration(
+    tx: Transaction, app: App, fields: dict[str, Any], changed: set[str]
+) -> ConfigRevision | None:
+    """A new revision if anything that shapes an instance differs."""
+    current = current_revision(app)
+    old_env = open_env(current)
+    env, secret_keys = merge_env(old_env, current.secret_keys, fields.get("env", {}))
+    if not changed & set(CONFIG_FIELDS) and env == old_env and secret_keys == current.secret_keys:
+        return None
+    shaped = {name: fields.get(name, getattr(app, name)) for name in CONFIG_FIELDS}
+    return _insert_revision(tx, app, current.number + 1, env, secret_keys, shaped)
+
+
+def _insert_revision(
+    tx: Transaction,
+    app: App,
+    number: int,
+    env: dict[str, str],
+    secret_keys: list[str],
+    shaped: dict[str, Any] | None = None,
+) -> ConfigRevision:
+    shaped = shaped or {name: getattr(app, name) for name in CONFIG_FIELDS}
+    revision = ConfigRevision(
+        app=app,
+        number=number,
+        env=seal(env),
+        secret_keys=secret_keys,
+        created_at=tx.at,
+        created_by=tx.actor.label,
+        **shaped,
+    )
+    revision.save(force_insert=True)
+    return revision
+
+
+def _free_hostname(name: str, org: Org, but: App | None = None) -> str:
+    """`<app>`, else `<app>-<org>` (DECISIONS 28). Raises Conflict when the name or both host names are taken."""
+    candidates = (name, f"{name}-{org.name}")
+    rivals = App.objects.filter(Q(org=org, name=name) | Q(hostname__in=candidates)).exclude(pk=but.pk if but else 0)
+    taken = set()
+    for org_id, rival, hostname in rivals.values_list("org_id", "name", "hostname"):
+        if (org_id, rival) == (org.pk, name):
+            raise _taken("app_exists", f"The org {org.name} has an app named {name} already.", "/name")
+        taken.add(hostname)
+    for candidate in candidates:
+        if candidate not in taken and len(candidate) <= 63:
+            return candidate
+    raise _taken("hostname_taken", f"The host names {' and '.join(candidates)} are taken on this platform.", "/name")
+
+
+def _check_quota(org: Org, app: App | None, instances: int, memory_mb: int, *, new_apps: int = 0) -> None:
+    if org.max_apps is None and org.max_instances is None and org.max_memory_mb is None:
+        return  # no limit, no lock: creations of one org run beside each other
+    Org.objects.select_for_update().get(pk=org.pk)
+    others = App.objects.filter(org=org).exclude(pk=app.pk if app else 0).exclude(desired_state=DesiredState.DELETED)
+    sums = others.aggregate(
+        instances=Coalesce(Sum("instances"), 0), memory=Coalesce(Sum(F("instances") * F("memory_mb")), 0)
+    )
+    wanted = [
+        ("apps", others.count() + new_apps, org.max_apps if new_apps else None),
+        ("instances", sums["instances"] + instances, org.max_instances),
+        ("memory_mb", sums["memory"] + instances * memory_mb, org.max_memory_mb),
+    ]
+    for noun, value, limit in wanted:
+        if limit is not None and value > limit:
+            raise Forbidden(
+                f"The org {org.name} may have {limit} {noun}; this would make {value}.",
+                code="quota_exceeded",
+                next=f"GET /orgs/{org.name}/quota",
+            )
+
+
+def _refuse_deleted(app: App) -> None:
+    if app.desired_state == DesiredState.DELETED:
+        raise Conflict("The app is being deleted.", code="app_deleting")
+
+
+def _taken(code: str, detail: str, pointer: str) -> Conflict:
+    return Conflict(detail, code=code, errors=[FieldError(pointer, code, detail)])
