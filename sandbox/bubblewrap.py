@@ -20,7 +20,7 @@ import shlex
 import shutil
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -186,9 +186,24 @@ def _enclose(spec: Spec, facts: Facts, info_fd: int | None) -> list[str]:
         argv += ["--info-fd", str(info_fd)]
     argv += ["--proc", "/proc", "--dev", "/dev"]
     argv += _tmpfs("/dev/shm", spec.tmp_mb) + _tmpfs("/tmp", spec.tmp_mb)  # noqa: S108 (inside the sandbox)
+    for parent in _parents(spec.binds):
+        # bubblewrap makes missing parents 0700 for some targets, which locks the program's own user out.
+        argv += ["--perms", "0755", "--dir", parent]
     for bind in spec.binds:
         argv += ["--bind" if bind.writable else "--ro-bind", bind.source, bind.target]
     return [*argv, "--chdir", spec.cwd]
+
+
+def _parents(binds: list[Bind]) -> list[str]:
+    """Directories above the targets that no bind provides itself, the highest first."""
+    found: dict[str, None] = {}
+    for bind in binds:
+        for parent in reversed(PurePosixPath(bind.target).parents):
+            path = str(parent)
+            covered = any(path == other.target or path.startswith(other.target + "/") for other in binds)
+            if path not in ("/", "/tmp", "/dev", "/proc") and not covered:  # noqa: S108 (inside the sandbox)
+                found[path] = None
+    return list(found)
 
 
 def _tmpfs(path: str, size_mb: int | None) -> list[str]:
