@@ -148,9 +148,13 @@ class Config(Keys):
 
     @property
     def listen_address(self) -> str:
-        """What the web server binds."""
+        """What this node's web server binds."""
+        return self.listen_address_of(self.me)
+
+    def listen_address_of(self, member: Member) -> str:
+        """What the member's web server binds."""
         wildcard = self.address in config_checks.WILDCARDS and not self.instances
-        return self.bind_address or (self.address if wildcard else self.me.address)
+        return self.bind_address or (self.address if wildcard else member.address)
 
     def raft_port(self, member: Member) -> int:
         return member.port + self.raft_port_offset

@@ -1,0 +1,151 @@
+"""The files that a first start makes: folders, keys, the admin's token and password, and the settings of processes.
+
+Owns their names, modes and content. Nothing that exists is overwritten but what is derived from the configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import string
+import sys
+from pathlib import Path
+from typing import Any
+
+from omni.kernel import internal_tokens, keys, secret_files
+from omni.kernel.config import Config, Member
+
+_LETTERS = string.ascii_letters + string.digits
+
+
+def prepare(config: Config, here: list[Member]) -> None:
+    """Everything on disk that the processes of this machine expect."""
+    _make_folders(config, here)
+    secret_files.ensure_keys(config)
+    secret_files.read_or_create(config.state / "admin.token", new_admin_token)
+    secret_files.read_or_create(config.state / "admin.password", lambda: secrets.token_urlsafe(18))
+    for member in here:
+        _write_json(config.node_dir(member) / "agent.json", agent_settings(config, member, here))
+    _write_json(config.state / "ingress" / "ingress.json", ingress_settings(config, here[0]))
+    _write_json(config.state / "worker" / "config.json", worker_settings(config))
+    if config.embedded_broker and sys.platform != "win32":
+        write_broker_settings(config)
+
+
+def new_admin_token() -> str:
+    """`omni_<8 characters, the prefix>_<43 characters>`, as `accounts` makes them."""
+    prefix = "".join(secrets.choice(_LETTERS) for _ in range(8))
+    return f"omni_{prefix}_{secrets.token_urlsafe(32)}"
+
+
+def _make_folders(config: Config, here: list[Member]) -> None:
+    config.state.mkdir(parents=True, exist_ok=True)
+    for name in ("run", "broker", "worker", "ingress"):
+        _private(config.state / name)
+    _private(Path(config.socket_path("broker")).parent)
+    (config.state / "instances").mkdir(exist_ok=True)
+    config.artifacts_path.mkdir(parents=True, exist_ok=True)
+    for member in here:
+        (config.node_dir(member) / "agent").mkdir(parents=True, exist_ok=True)
+
+
+def _private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    about = folder.stat()
+    if sys.platform != "win32" and about.st_uid != os.geteuid():
+        raise secret_files.UnsafeSecretFile(f"{folder}: belongs to another user; remove it, or choose another --state")
+    if sys.platform != "win32" and about.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[str, Any]:
+    """agent.json: what the agent of one node is told (the contract of `agent`)."""
+    secret = keys.cluster_secret(config)
+    others = [other.url for other in config.members if other != member]
+    return {
+        "node": member.id,
+        "address": member.address,
+        "index": config.members.index(member),
+        "control_plane": [member.url, *others],
+        "token": internal_tokens.mint("node", member.id, secret),
+        "state_dir": str(config.node_dir(member) / "agent"),
+        "instances_dir": str(config.state / "instances"),
+        "port_range": list(config.port_range(member)),
+        "members_on_host": len(here),
+        "sample_interval_s": config.timings.sample_interval_s,
+        "heartbeat_s": config.timings.heartbeat_s,
+        "assignments_wait_s": config.timings.assignments_wait_s,
+        "labels": config.agent.labels,
+        "memory_mb": config.agent.memory_mb,
+        "protected_ports": protected_ports(config, here),
+        "log_max_bytes": config.limits.log_max_bytes,
+        "uid_base": config.agent.uid_base,
+        "bwrap_bin": config.binaries.bwrap,
+    }
+
+
+def protected_ports(config: Config, here: list[Member]) -> list[list[int]]:
+    """Ports of the platform that no app may reach, as ranges: nodes, Raft, ingress."""
+    ports = {config.ingress.port}
+    for member in here:
+        ports |= {member.port, config.raft_port(member)}
+    ranges: list[list[int]] = []
+    for port in sorted(ports):
+        if ranges and ranges[-1][1] == port - 1:
+            ranges[-1][1] = port
+        else:
+            ranges.append([port, port])
+    return ranges
+
+
+def ingress_settings(config: Config, member: Member) -> dict[str, Any]:
+    """ingress.json: what this machine's ingress is told."""
+    others = [other.url for other in config.members if other != member]
+    return {
+        "node": member.id,
+        "control_plane": [member.url, *others],
+        "token": internal_tokens.mint("node", member.id, keys.cluster_secret(config)),
+        "state_dir": str(config.state / "ingress"),
+        "address": config.ingress.address,
+        "port": config.ingress.port,
+        "domain": config.domain,
+        "log_level": config.ingress.log_level.lower(),
+        "caddy_bin": config.binaries.caddy,
+    }
+
+
+def worker_settings(config: Config) -> dict[str, Any]:
+    """The configuration as a build worker sees it: no database, no secret (it runs near other people's code)."""
+    data = config.model_dump(mode="json", exclude={"secrets", "database_url", "telemetry_database_url", "broker_url"})
+    data["artifacts"].pop("s3_secret_access_key")
+    data["artifacts"]["s3_access_key_id"] = ""
+    data["state_dir"] = str(config.state)
+    return data
+
+
+def write_broker_settings(config: Config) -> None:
+    """valkey.conf: a unix socket in a private folder, every change appended to a file, nothing evicted."""
+    socket = config.socket_path("broker")
+    lines = {
+        "port": "0",
+        "unixsocket": _quoted(socket),
+        "unixsocketperm": "700",
+        "dir": _quoted(str(config.state / "broker")),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": '""',
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+        "loglevel": "notice",
+    }
+    text = "".join(f"{name} {value}\n" for name, value in lines.items())
+    (config.state / "broker" / "valkey.conf").write_text(text, encoding="utf-8")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    secret_files.write(path, json.dumps(data, indent=1, ensure_ascii=False))

