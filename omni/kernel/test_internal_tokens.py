@@ -49,5 +49,5 @@ def test_a_newline_at_the_end_is_not_the_same_token() -> None:
 
 @pytest.mark.parametrize(("name", "secret"), [("", "s"), ("a b", "s"), ("a", "")])
 def test_what_no_token_can_carry_is_refused(name: str, secret: str) -> None:
-    with pytest.raises(ValueError, match="token|secret"):
+    with pytest.raises(ValueError, match=r"token|secret"):
         internal_tokens.mint("node", name, secret)
