@@ -1,0 +1,77 @@
+"""What this host can do, told to the control plane in its words.
+
+Owns the translation of what was really tried (`sandbox.probe`, the packet filter) into `NodeFacts`, and the
+installation of that filter. One host is shared by several members: each names its share of the memory only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+from agent.config import Config
+from agent.protocol import PROTOCOL_VERSION, NodeFacts
+from sandbox import identity, network
+from sandbox.network import Rule
+from sandbox.probe import Facts
+
+log = logging.getLogger(__name__)
+
+AGENT_VERSION = "0.1.0"
+
+
+def table_name(platform: str) -> str:
+    """The packet filter's table; the same for all agents of one host, who install the same rules."""
+    return platform.replace("-", "_")
+
+
+def with_filter(config: Config, facts: Facts) -> Facts:
+    """Keep apps and builds away from loopback and control ports; the facts say whether that worked."""
+    if facts.network != "filtered":
+        return facts
+    if not config.filter_network:
+        return replace(facts, network="shared", notes=[*facts.notes, "network filter switched off"])
+    protected = list(config.protected_ports)
+    rules = [
+        Rule(identity.uid_range("app", config.uid_base), [config.all_instance_ports], protected),
+        Rule(identity.uid_range("build", config.uid_base), [], protected),
+    ]
+    try:
+        network.install(table_name(config.platform), rules)
+    except (network.Unavailable, OSError) as error:
+        log.warning("no network filter: %s", error)
+        return replace(facts, network="shared", notes=[*facts.notes, f"network filter: {error}"])
+    return facts
+
+
+def node_facts(config: Config, facts: Facts, runtimes: list[str]) -> NodeFacts:
+    return NodeFacts(
+        agent_version=f"{AGENT_VERSION}+{PROTOCOL_VERSION}",
+        hostname=socket.gethostname(),
+        address=config.address,
+        cpu_count=os.cpu_count() or 1,
+        memory_mb=memory_bytes() // (1024 * 1024) // config.members_on_host,
+        port_range=config.port_range,
+        runtimes=runtimes,
+        isolation=facts.isolation,
+        limits=facts.limits,
+        network=facts.network,
+        notes=list(facts.notes),
+        labels=dict(config.labels),
+    )
+
+
+def memory_bytes() -> int:
+    """What this host has, or what the container around us was given, whichever is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            text = Path("/sys/fs/cgroup", name).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            total = min(total, int(text))
+    return total

@@ -1,0 +1,274 @@
+"""One instance, kept as it is wanted: asks `agent.plan` what to do next, does it, and asks again.
+
+Owns the instance's record while the agent lives, its process by way of a runtime, its health checks and its output
+files. Every effect is written to disk before or right after it happens, so that another agent can go on anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from agent import clock, lifecycle, probes
+from agent.health import HealthState, pause, step
+from agent.logs.tail import NAMES, Tail
+from agent.packages import Packages
+from agent.plan import Action, Process, Situation, decide
+from agent.ports import NoPort, Ports
+from agent.protocol import Assignment, Exit, Observed, Probe
+from agent.record import Record
+from agent.runtimes.base import Executed, Launch, Refused, Runtime, RuntimeFault, Unavailable, Unknown
+from agent.store import Store
+
+log = logging.getLogger(__name__)
+
+_AFTER_FAULT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all instances of an agent share. `taken` are the ports of the others."""
+
+    address: str
+    store: Store
+    packages: Packages
+    ports: Ports
+    taken: Callable[[], Iterable[int]]
+    report: Callable[[Observed], None]
+    deleted: Callable[[int], None]
+
+
+class Instance:
+    def __init__(self, record: Record, runtime: Runtime, tail: Tail, around: Surroundings) -> None:
+        self.record = record
+        self.tail = tail
+        self.runtime = runtime
+        self._around = around
+        self._process: Process = "none"
+        self._wake = asyncio.Event()
+        self._companions: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        """Until the instance is deleted. A fault nobody foresaw is logged and tried again: others must not suffer."""
+        await self._adopt()
+        while True:
+            action = decide(Situation(self.record, self._process, self.log_done(), clock.monotonic()))
+            try:
+                if action.kind == "delete":
+                    await self._delete()
+                    return
+                await self._perform(action)
+            except Exception:
+                log.exception("instance %s: %s failed", self.record.id, action.kind)
+                await asyncio.sleep(_AFTER_FAULT_S)
+
+    def assign(self, assignment: Assignment) -> None:
+        self._keep(lifecycle.assigned(self.record, assignment))
+        self._wake.set()
+
+    def orphan(self) -> None:
+        if not self.record.orphan:
+            self._keep(lifecycle.orphaned(self.record))
+            self._wake.set()
+
+    def nudge(self) -> None:
+        self._wake.set()
+
+    def log_done(self) -> bool:
+        return not self.tail.waiting()
+
+    async def close(self) -> None:
+        """The agent ends, the instance does not."""
+        await self._leave_companions()
+        self.tail.save()
+        self.tail.close()
+
+    async def _perform(self, action: Action) -> None:
+        if action.kind == "wait":
+            await self._wait(action.until)
+            return
+        log.info("instance %s: %s (%s)", self.record.id, action.kind, action.reason)
+        if action.kind == "start":
+            await self._start()
+        elif action.kind == "drain":
+            self._keep(lifecycle.drained_from(self.record, clock.monotonic()))
+        elif action.kind == "terminate":
+            self._keep(lifecycle.terminated(self.record, clock.monotonic()))
+            await self.runtime.stop(self._handle())
+        elif action.kind == "kill":
+            await self._kill()
+        elif action.kind == "record_end":
+            await self._record_end()
+        elif action.kind == "finish":
+            self._keep(lifecycle.stopped(self.record))
+
+    async def _wait(self, until: float | None) -> None:
+        timeout = None if until is None else max(0.0, until - clock.monotonic())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), timeout)
+        self._wake.clear()
+
+    async def _adopt(self) -> None:
+        """Take over what an earlier agent left, whatever it was doing at its end."""
+        self._keep(lifecycle.rebooted(self.record, clock.boot_id()))
+        await self._claim_unwritten_start()
+        if self.record.handle is None:
+            return
+        if (await self.runtime.observe(self.record.handle)).state == "running":
+            log.info("instance %s: adopted %s", self.record.id, self.record.handle)
+            self._attend()
+        else:
+            self._process = "ended"
+
+    async def _claim_unwritten_start(self) -> None:
+        """An agent may die after a start and before writing it down: the runtime still knows the handle."""
+        found = await self.runtime.recover(self.record.id)
+        if found is None or self.record.handle is not None or found == self.record.past_handle:
+            return
+        if self.record.observed.status == "starting":
+            self._keep(lifecycle.started(self.record, found, clock.monotonic(), clock.rfc3339()))
+        else:
+            await self.runtime.kill(found)  # nobody knows its port or what it was started with
+
+    async def _start(self) -> None:
+        wished = self.record.assignment
+        try:
+            await self._around.packages.ensure(wished.release)
+            if self.record.assignment != wished:
+                return  # the wish changed while the package was on its way
+            port = self._around.ports.choose(set(self._around.taken()) - {self.record.port}, self.record.port)
+            self.tail.start_over()
+            address = f"{self._around.address}:{port}"
+            self._keep(lifecycle.starting(self.record, port, address, self.tail.sizes()))
+            handle = await self.runtime.start(self._launch())
+            self._keep(lifecycle.started(self.record, handle, clock.monotonic(), clock.rfc3339()))
+            self._attend()
+        except Refused as error:
+            self._keep(lifecycle.refused(self.record, str(error)))
+        except (Unavailable, NoPort) as error:
+            self._delay(str(error))
+        except Unknown as error:
+            await self._adopt()
+            if self._process == "none":
+                self._delay(str(error))
+
+    def _delay(self, why: str) -> None:
+        log.warning("instance %s cannot be started now: %s", self.record.id, why)
+        self._keep(lifecycle.delayed(self.record, why, clock.monotonic(), random.random()))  # noqa: S311
+
+    def _launch(self) -> Launch:
+        record, wished = self.record, self.record.assignment
+        directory = self._around.store.directory(record.id)
+        own = {
+            "PORT": str(record.port),
+            "OMNI_APP": wished.app,
+            "OMNI_INSTANCE_ID": str(wished.id),
+            "OMNI_RELEASE": wished.release.version,
+        }
+        return Launch(
+            instance_id=wished.id,
+            app_id=wished.app_id,
+            command=wished.command,
+            env={"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **wished.env, **own},
+            directory=directory,
+            tree=self._around.packages.path(wished.release.package),
+            home=directory / "home",
+            stdout=directory / NAMES[0],
+            stderr=directory / NAMES[1],
+            memory_bytes=wished.memory_mb * 1024 * 1024,
+            cpu_weight=wished.cpu,
+            cpu_limit=wished.cpu_limit,
+            hostname=f"{wished.app}-{wished.slot}"[:63],
+        )
+
+    async def _kill(self) -> None:
+        try:
+            await self.runtime.kill(self._handle())
+        except Unknown as error:
+            log.warning("instance %s: %s", self.record.id, error)
+            await asyncio.sleep(_AFTER_FAULT_S)
+            return
+        if self._process == "running" and (await self.runtime.observe(self._handle())).state != "running":
+            self._process = "ended"
+
+    async def _record_end(self) -> None:
+        """Learn how it ended, clear away what is left of its tree, write it down."""
+        handle = self._handle()
+        seen = await self.runtime.observe(handle)
+        await self.runtime.kill(handle)
+        await self._leave_companions()
+        self.tail.finish_line()
+        lines = [] if self.record.leaving else self.tail.evidence(self.record.log_start)
+        at = clock.rfc3339()
+        exit_ = Exit(at=at, code=seen.code, signal=seen.signal, oom=seen.oom, lines=lines)
+        self._process = "none"
+        self._keep(lifecycle.ended(self.record, exit_, clock.monotonic(), random.random()))  # noqa: S311
+        log.info("instance %s: %s", self.record.id, lifecycle.describe(exit_))
+
+    async def _delete(self) -> None:
+        handle = self.record.handle or await self.runtime.recover(self.record.id)
+        if handle is not None:
+            await self.runtime.remove(handle)
+        self.tail.close()
+        self._around.store.delete(self.record.id)
+        self._around.deleted(self.record.id)
+
+    def _attend(self) -> None:
+        """Watch over a process that runs: its end, and its health."""
+        self._process = "running"
+        handle = self._handle()
+        self._companions = [
+            asyncio.create_task(self._watch(handle)),
+            asyncio.create_task(self._check()),
+        ]
+
+    async def _watch(self, handle: dict[str, object]) -> None:
+        await self.runtime.wait(handle)
+        self._process = "ended"
+        self._wake.set()
+
+    async def _check(self) -> None:
+        known = self.record.observed
+        was_good = known.status == "running"
+        state = HealthState(health=known.health if was_good else "starting", ever=was_good)
+        while self._runs():
+            check = self.record.assignment.health_check
+            ok, said = await probes.ask(check, self._around.address, self.record.port or 0, self._execute)
+            if not self._runs():
+                return
+            now = clock.monotonic()
+            since_start = now - (self.record.started if self.record.started is not None else now)
+            state = step(state, check, ok, since_start)
+            self._keep(lifecycle.probed(self.record, state, Probe(clock.rfc3339(), ok, said), now))
+            await asyncio.sleep(pause(state, check, since_start))
+
+    def _runs(self) -> bool:
+        return self._process == "running"
+
+    async def _execute(self, command: str, timeout_s: float) -> Executed:
+        return await self.runtime.execute(self._launch(), self._handle(), command, timeout_s)
+
+    async def _leave_companions(self) -> None:
+        leaving, self._companions = self._companions, []
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+
+    def _handle(self) -> dict[str, object]:
+        if self.record.handle is None:
+            raise RuntimeFault("no process to look after")
+        return self.record.handle
+
+    def _keep(self, record: Record) -> None:
+        """The record becomes this: on disk first, then told."""
+        if record == self.record:
+            return
+        told = self.record.observed.seq
+        self._around.store.save(record)
+        self.record = record
+        if record.observed.seq != told:
+            self._around.report(record.observed)

@@ -1,0 +1,135 @@
+"""Carries the output of every instance to the control plane.
+
+Owns the loop: look, gather one post of batches from all instances in turn, send, advance by what was acknowledged.
+One post is on its way at a time; when there is a backlog the next follows at once. Nobody waits for it: instances
+write to files, and what cannot be sent stays there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from agent import backoff, clock
+from agent.control import ControlPlane, NoAnswer, Rejected
+from agent.logs import bucket
+from agent.logs.bucket import Bucket
+from agent.logs.tail import Tail
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.25
+POST_LINES = 12_000
+BATCH_LINES = 5_000
+POST_S = 10.0
+
+
+@dataclass
+class Source:
+    """One instance's output. `on_done` is called when there is nothing left to acknowledge."""
+
+    instance_id: int
+    app_id: int
+    tail: Tail
+    allowance: Bucket
+    on_done: Callable[[], None]
+    unwanted: bool = False
+
+
+class Shipper:
+    def __init__(self, node: str, control: ControlPlane, lines_per_s: float, burst: int) -> None:
+        self._node = node
+        self._control = control
+        self._rate, self._burst = lines_per_s, burst
+        self._sources: dict[int, Source] = {}
+        self._turn = 0
+
+    def add(self, instance_id: int, app_id: int, tail: Tail, on_done: Callable[[], None]) -> None:
+        allowance = bucket.full(self._rate, self._burst, clock.monotonic())
+        self._sources[instance_id] = Source(instance_id, app_id, tail, allowance, on_done)
+
+    def drop(self, instance_id: int) -> None:
+        self._sources.pop(instance_id, None)
+
+    async def run(self) -> None:
+        failures = 0
+        while True:
+            try:
+                more = await self.round()
+                failures = 0
+            except (NoAnswer, Rejected) as error:
+                failures += 1
+                if failures in (1, 10) or failures % 100 == 0:
+                    log.warning("logs cannot be shipped, they wait in their files: %s", error)
+                more = False
+                self._trim()
+                await asyncio.sleep(backoff.delay(failures, random.random(), first=0.5, longest=5.0))  # noqa: S311
+            if not more:
+                await asyncio.sleep(LOOK_S)
+
+    async def round(self) -> bool:
+        """One post at most. Whether there is more to send at once."""
+        self._trim()
+        gathered = self._gather()
+        if not gathered:
+            return False
+        batches = [
+            {"instance_id": source.instance_id, "app_id": source.app_id, "first_seq": source.tail.seq, "lines": lines}
+            for source, lines in gathered
+        ]
+        body = orjson.dumps({"node": self._node, "batches": batches})
+        answer = await self._control.post("/agent/logs", body, POST_S)
+        return self._settle(gathered, answer)
+
+    def _gather(self) -> list[tuple[Source, list[list[Any]]]]:
+        """Batches from the sources in turn, so that a loud one never silences the others."""
+        now, at_us = clock.monotonic(), clock.wall_us()
+        order = list(self._sources.values())
+        self._turn = (self._turn + 1) % max(1, len(order))
+        gathered: list[tuple[Source, list[list[Any]]]] = []
+        total = 0
+        for source in order[self._turn :] + order[: self._turn]:
+            source.allowance = source.allowance.filled(now)
+            if source.unwanted:
+                source.tail.discard()
+            if source.allowance.tokens <= 0 or not source.tail.waiting():
+                continue
+            lines = source.tail.batch(at_us, BATCH_LINES)
+            if lines:
+                gathered.append((source, lines))
+                total += len(lines)
+                if total >= POST_LINES:
+                    break
+        return gathered
+
+    def _settle(self, gathered: list[tuple[Source, list[list[Any]]]], answer: Any) -> bool:
+        acked = answer.get("acked", {}) if isinstance(answer, dict) else {}
+        unknown = set(answer.get("unknown", [])) if isinstance(answer, dict) else set()
+        more = False
+        for source, lines in gathered:
+            if source.instance_id in unknown:
+                source.unwanted = True
+                source.tail.discard()
+                source.on_done()
+                continue
+            number = acked.get(str(source.instance_id))
+            if not isinstance(number, int):
+                continue
+            before = source.tail.seq
+            source.tail.acknowledge(len(lines), number)
+            if source.tail.seq > before:
+                source.allowance = source.allowance.taken(len(lines))
+                more = more or len(lines) >= BATCH_LINES // 2
+            if not source.tail.waiting():
+                source.on_done()
+        return more
+
+    def _trim(self) -> None:
+        for source in self._sources.values():
+            source.tail.trim()

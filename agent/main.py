@@ -1,0 +1,126 @@
+"""The agent's process: puts the parts together, runs them, and leaves without touching what runs.
+
+Owns start-up, signals and the end. SIGTERM ends the agent only: instances stay, and the next agent takes them over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from agent import config as configs
+from agent import facts as host
+from agent.config import BadConfig, Config
+from agent.control import ControlPlane
+from agent.logs.ship import Shipper
+from agent.packages import Packages
+from agent.ports import Ports
+from agent.runtimes.base import Runtime
+from agent.runtimes.process import ProcessRuntime
+from agent.samples import Sampler
+from agent.store import Store
+from agent.supervisor import Supervisor
+from agent.sync import Assigner, Reporter
+from sandbox.probe import Facts, probe
+
+log = logging.getLogger("agent")
+
+
+class Agent:
+    """All parts of one agent, not yet running."""
+
+    def __init__(self, config: Config, facts: Facts) -> None:
+        instances_dir = Path(config.instances_dir)
+        self.config = config
+        self.facts = facts
+        self.store = Store(config.node, instances_dir, Path(config.state_dir))
+        self.control = ControlPlane(config.control_plane, config.token)
+        self.reporter = Reporter(config.node, time.time_ns(), self.control, config.heartbeat_s)
+        self.shipper = Shipper(config.node, self.control, config.log_lines_per_s, config.log_burst_lines)
+        self.runtimes: dict[str, Runtime] = {
+            "process": ProcessRuntime(config.node, instances_dir, config.platform, facts, config.uid_base)
+        }
+        self.supervisor = Supervisor(
+            store=self.store,
+            runtimes=self.runtimes,
+            packages=Packages(self.store, self.control),
+            ports=Ports(config.address, *config.port_range),
+            shipper=self.shipper,
+            address=config.address,
+            log_max_bytes=config.log_max_bytes,
+            report=self.reporter.changed,
+            gone=self.reporter.gone,
+        )
+        self.sampler = Sampler(config.node, self.control, instances_dir, config.sample_interval_s)
+        self.assigner = Assigner(self.control, config.wait_s)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`, or until a part fails in a way nobody foresaw: then better a new agent than half of one."""
+        self.reporter.facts(host.node_facts(self.config, self.facts, sorted(self.runtimes)))
+        self.supervisor.load()
+        parts = [
+            asyncio.create_task(self.assigner.run(self.supervisor), name="assignments"),
+            asyncio.create_task(self.reporter.run(self.supervisor), name="reports"),
+            asyncio.create_task(self.shipper.run(), name="logs"),
+            asyncio.create_task(self.sampler.run(self.supervisor), name="samples"),
+            asyncio.create_task(self.supervisor.sweep_forever(), name="sweep"),
+            asyncio.create_task(self.supervisor.collect_forever(), name="collect"),
+        ]
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)
+        for task in [stopping, *parts]:
+            task.cancel()
+        await asyncio.gather(stopping, *parts, return_exceptions=True)
+        await self.supervisor.close()
+        for task in done - {stopping}:
+            raise RuntimeError(f"{task.get_name()} ended") from task.exception()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m agent", description="Runs this node's instances.")
+    parser.add_argument("--config", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s agent %(levelname)s %(message)s")
+    try:
+        config = configs.load(arguments.config)
+    except BadConfig as error:
+        log.error("%s", error)
+        return 2
+    lock = _alone(Path(config.state_dir))
+    if lock is None:
+        log.error("another agent of node %s is running (%s)", config.node, config.state_dir)
+        return 3
+    facts = host.with_filter(config, probe())
+    log.info("node %s: isolation %s, limits %s, network %s", config.node, facts.isolation, facts.limits, facts.network)
+    asyncio.run(_until_signalled(Agent, config, facts))
+    return 0
+
+
+async def _until_signalled(make: type[Agent], config: Config, facts: Facts) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await make(config, facts).run(stop)
+    log.info("leaving; instances stay")
+    logging.shutdown()
+    os._exit(0)  # an unpacking thread may still be at work: its half tree has another name and is made anew
+
+
+def _alone(state_dir: Path) -> int | None:
+    """Hold the node's lock as long as this process lives; None when somebody else does."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    fd = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd

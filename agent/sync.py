@@ -1,0 +1,127 @@
+"""The agent's talk with the control plane: what to do comes in, what was seen goes out.
+
+Owns the two loops and what is not yet acknowledged. Neither loop ever decides anything about an instance, and nothing
+that runs waits for them: without an answer everything goes on as last heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+import orjson
+
+from agent import backoff
+from agent.control import ControlPlane, NoAnswer, Rejected
+from agent.protocol import Assignments, NodeFacts, Observed, Report, ReportAnswer, from_json, to_json
+from agent.supervisor import ForeignList, Supervisor
+
+log = logging.getLogger(__name__)
+
+REPORT_S = 5.0
+GATHER_S = 0.05  # changes that come together go together
+REPORT_MOST = 200
+RETRY_LONGEST_S = 5.0
+
+
+class Reporter:
+    """Keeps the newest observation of each instance until the control plane has it."""
+
+    def __init__(self, node: str, incarnation: int, control: ControlPlane, heartbeat_s: float) -> None:
+        self._node = node
+        self._incarnation = incarnation
+        self._control = control
+        self._heartbeat_s = heartbeat_s
+        self._changes: dict[int, Observed] = {}
+        self._gone: set[int] = set()
+        self._news = asyncio.Event()
+        self._facts: NodeFacts | None = None
+        self._facts_due = True
+
+    def changed(self, observed: Observed) -> None:
+        self._changes[observed.id] = observed
+        self._news.set()
+
+    def gone(self, instance_id: int) -> None:
+        self._changes.pop(instance_id, None)
+        self._gone.add(instance_id)
+        self._news.set()
+
+    def facts(self, facts: NodeFacts) -> None:
+        self._facts, self._facts_due = facts, True
+        self._news.set()
+
+    async def run(self, supervisor: Supervisor) -> None:
+        failures = 0
+        while True:
+            try:
+                answer = await self.send()
+                failures = 0
+            except (NoAnswer, Rejected, ValueError) as error:
+                failures += 1
+                _tell(failures, "report", error)
+                await asyncio.sleep(_pause(failures))
+                continue
+            supervisor.forget(answer.unknown)
+            if not self._news.is_set():
+                await self._news_or_heartbeat()
+
+    async def send(self) -> ReportAnswer:
+        """One report. What it told is forgotten only when the answer says so and nothing newer came meanwhile."""
+        self._news.clear()
+        told = dict(list(self._changes.items())[:REPORT_MOST])
+        gone = sorted(self._gone)[:REPORT_MOST]
+        facts = self._facts if self._facts_due else None
+        report = Report(self._node, self._incarnation, list(told.values()), facts, gone)
+        body = orjson.dumps(to_json(report))
+        answer = from_json(ReportAnswer, await self._control.post("/agent/report", body, REPORT_S))
+        for instance_id in {*answer.known, *answer.unknown}:
+            if instance_id in told and self._changes.get(instance_id) == told[instance_id]:
+                del self._changes[instance_id]
+        self._gone -= set(gone)
+        self._facts_due = answer.want_facts or (self._facts_due and facts is None)
+        if len(self._changes) > len(told) - len(answer.known) or (answer.want_facts and facts is None):
+            self._news.set()
+        return answer
+
+    async def _news_or_heartbeat(self) -> None:
+        try:
+            async with asyncio.timeout(self._heartbeat_s):
+                await self._news.wait()
+                await asyncio.sleep(GATHER_S)
+        except TimeoutError:
+            pass
+
+
+class Assigner:
+    """Reads the node's list, waits for the next one, hands each to the supervisor."""
+
+    def __init__(self, control: ControlPlane, wait_s: float) -> None:
+        self._control = control
+        self._wait_s = wait_s
+
+    async def run(self, supervisor: Supervisor) -> None:
+        failures, wait = 0, 0.0
+        while True:
+            try:
+                await self.read(supervisor, wait)
+                failures, wait = 0, self._wait_s
+            except (NoAnswer, Rejected, ForeignList, ValueError) as error:
+                failures += 1
+                _tell(failures, "assignments", error)
+                await asyncio.sleep(_pause(failures))
+
+    async def read(self, supervisor: Supervisor, wait: float) -> None:
+        path = f"/agent/assignments?index={supervisor.applied.index}&wait={wait:g}"
+        answer = await self._control.get(path, wait + 5.0)
+        supervisor.apply(from_json(Assignments, answer))
+
+
+def _pause(failures: int) -> float:
+    return backoff.delay(failures, random.random(), first=0.2, longest=RETRY_LONGEST_S)  # noqa: S311
+
+
+def _tell(failures: int, what: str, error: Exception) -> None:
+    if failures in (1, 10) or failures % 100 == 0:
+        log.warning("%s (try %d): %s", what, failures, error)
