@@ -1,0 +1,48 @@
+"""Threads that do one thing again and again while this member leads.
+
+Owns pace, wake-up and survival: a tick that raises is logged and repeated later, never fatal; connections are looked
+after. What a tick does is the business of its owner.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from django.db import close_old_connections, connections
+
+_log = logging.getLogger("omni.daemon")
+_AFTER_ERROR_S = 2.0
+
+
+class Loop:
+    """Runs `tick` every `interval_s`; `tick` may return the seconds until it wants to run again, or None."""
+
+    def __init__(self, name: str, tick: Callable[[], float | None], interval_s: float) -> None:
+        self._name, self._tick, self._interval_s = name, tick, interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end; does not wait for a tick that hangs (the fence keeps it from committing)."""
+        self._stop.set()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            close_old_connections()
+            try:
+                wish = self._tick()
+                pause = self._interval_s if wish is None else min(wish, self._interval_s)
+            except Exception:
+                _log.exception("%s failed and will be repeated", self._name)
+                connections.close_all()
+                pause = _AFTER_ERROR_S
+            self._stop.wait(pause)
+        connections.close_all()

@@ -1,0 +1,89 @@
+"""Django on threads that live as long as the process, so that each keeps its database connections.
+
+Owns the translation between a front `Request` and Django's WSGI handler. Nothing that waits may run here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+from omni.front.requests import Answer, Request
+
+_STREAM_CHUNK = 1 << 18
+
+
+class DjangoThreads:
+    """`threads` requests are computed at once; more wait in line."""
+
+    def __init__(self, threads: int) -> None:
+        from omni.wsgi import application
+
+        self._handler = application
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="django")
+
+    async def call(self, request: Request, body: bytes = b"") -> Answer:
+        """Django's answer. Exceptions inside Django are already problems."""
+        loop = asyncio.get_running_loop()
+        environ = _environ(request, body)
+        response = await loop.run_in_executor(self._pool, self._respond, environ)
+        headers = [(name, value) for name, value in response.items()]
+        headers += [("set-cookie", cookie.OutputString()) for cookie in response.cookies.values()]
+        if response.streaming:
+            return Answer(response.status_code, headers, stream=self._stream(response))
+        return Answer(response.status_code, headers, response.content)
+
+    def _respond(self, environ: dict[str, Any]) -> Any:
+        response = cast(Any, self._handler)(environ, lambda *_args: None)
+        if not response.streaming:
+            response.close()  # ends the request: Django checks its connections here, on this thread
+        return response
+
+    async def _stream(self, response: Any) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        chunks = iter(cast(Iterable[bytes], response.streaming_content))
+        try:
+            while (chunk := await loop.run_in_executor(self._pool, next, chunks, None)) is not None:
+                yield chunk
+        finally:
+            await loop.run_in_executor(self._pool, response.close)
+
+    async def run(self, function: Any, *arguments: Any) -> Any:
+        """Run something of ours that needs the database, on one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _environ(request: Request, body: bytes) -> dict[str, Any]:
+    host, port = request.server
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        # WSGI wants the path's bytes as latin-1
+        "PATH_INFO": request.path.encode().decode("latin-1"),
+        "QUERY_STRING": request.query,
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": request.client,
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": request.scheme,
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": None,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for name, value in request.headers.items():
+        if name == "content-type":
+            environ["CONTENT_TYPE"] = value
+        elif name != "content-length" and "_" not in name:  # a header with _ could pose as another one
+            environ["HTTP_" + name.upper().replace("-", "_")] = value
+    environ.update(request.extra)
+    return environ

@@ -1,0 +1,228 @@
+"""Uploads: streamed to disk while they are hashed, never whole in memory.
+
+Owns the temporary file from the first byte until Django's view takes it over. Raw bodies and multipart forms; a file
+of an upload that failed is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import parse_options_header
+
+from omni.front.requests import ClientGone, ClientIdle, Request
+from omni.kernel.errors import InvalidInput, Malformed, OmniError, StorageFull, TooLarge, UnsupportedMedia
+
+ROUTES = re.compile(r"(POST) /app/[^/]+/release/[^/]+/upload|(PUT) /internal/packages/[0-9a-f]{64}")
+FILE_PARTS = ("file", "media", "upload")
+MEDIA_TYPES = (
+    "application/gzip",
+    "application/x-gzip",
+    "application/zip",
+    "application/x-tar",
+    "application/x-zip-compressed",
+)
+_BATCH = 1 << 20
+_FIELD_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body on disk: fsynced, hashed. `fields` are the other parts of a form."""
+
+    path: Path
+    sha256: str
+    size: int
+    media_type: str
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+def is_upload(request: Request) -> bool:
+    return ROUTES.fullmatch(f"{request.method} {request.path}") is not None
+
+
+class _File:
+    """The file being written, on threads of its own: hashing and writing never hold up the event loop."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self._path, self._limit = path, limit
+        self._file = path.open("xb")
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.size += len(data)
+        if self.size > self._limit:
+            raise TooLarge(f"An upload may have {self._limit} bytes.", code="upload_too_large")
+        self._hash.update(data)
+        self._file.write(data)
+
+    def finish(self) -> str:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._hash.hexdigest()
+
+    def discard(self) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+class _Form:
+    """A multipart form: the one file part goes to the file, small parts become fields."""
+
+    def __init__(self, boundary: bytes, sink: _File) -> None:
+        self._sink = sink
+        self.fields: dict[str, str] = {}
+        self.media_type = ""
+        self.has_file = False
+        self.ended = False
+        self._name, self._header, self._value = "", b"", b""
+        self._headers: dict[str, bytes] = {}
+        self._field = b""
+        self._is_file = False
+        callbacks: dict[str, Callable[..., Any]] = {
+            "on_part_begin": self._begin,
+            "on_part_data": self._data,
+            "on_part_end": self._end,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers,
+            "on_end": self._on_form_end,
+        }
+        self._parser = MultipartParser(boundary, callbacks)
+
+    def write(self, data: bytes) -> None:
+        self._parser.write(data)
+
+    def _begin(self) -> None:
+        self._headers, self._field, self._header, self._value = {}, b"", b"", b""
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers[self._header.decode("latin-1").lower()] = self._value
+        self._header, self._value = b"", b""
+
+    def _on_headers(self) -> None:
+        _, options = parse_options_header(self._headers.get("content-disposition", b""))
+        self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._is_file = self._name in FILE_PARTS
+        if self._is_file:
+            if self.has_file:
+                raise Malformed("The form has more than one file.", code="too_many_files")
+            self.has_file = True
+            self.media_type = self._headers.get("content-type", b"").decode("latin-1").partition(";")[0].strip()
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file:
+            self._sink.write(memoryview(data)[start:end])
+        else:
+            self._field += data[start:end]
+            if len(self._field) > _FIELD_MAX:
+                raise TooLarge(f"The form's field {self._name} is too long.")
+
+    def _end(self) -> None:
+        if not self._is_file:
+            self.fields[self._name] = self._field.decode("utf-8", "replace")
+
+    def _on_form_end(self) -> None:
+        self.ended = True
+
+
+@dataclass(slots=True)
+class Intake:
+    """`folder` lies on the artifact store's file system, so that taking over is a rename."""
+
+    folder: Path
+    limit: int
+    idle_s: float
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="intake"))
+
+    async def receive(self, request: Request) -> Upload:
+        """The upload on disk. Raises TooLarge, Malformed, UnsupportedMedia, StorageFull; nothing is left then."""
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > self.limit + 65536:
+            raise TooLarge(f"An upload may have {self.limit} bytes.", code="upload_too_large")
+        media_type, options = parse_options_header(request.headers.get("content-type", ""))
+        kind = media_type.decode("latin-1").lower()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            sink = _File(self.folder / f"{secrets.token_hex(16)}.part", self.limit)
+        except OSError as error:
+            raise _storage(error) from error
+        try:
+            if kind == "multipart/form-data":
+                return await self._form(request, sink, options.get(b"boundary", b""))
+            if kind not in MEDIA_TYPES:
+                raise UnsupportedMedia(f"Send a form, or one of {', '.join(SHOWN_MEDIA_TYPES)}.")
+            await self._pump(request, sink.write)
+            return await self._finish(sink, kind, {})
+        except (OmniError, OSError, asyncio.CancelledError) as error:
+            sink.discard()
+            if isinstance(error, OSError):
+                raise _storage(error) from error
+            raise
+
+    async def _form(self, request: Request, sink: _File, boundary: bytes) -> Upload:
+        if not boundary:
+            raise Malformed("The form has no boundary.", code="malformed_form")
+        form = _Form(boundary, sink)
+        try:
+            await self._pump(request, form.write)
+        except MultipartParseError as error:
+            raise Malformed(f"The form cannot be read: {error}.", code="malformed_form") from error
+        if not form.has_file:
+            raise InvalidInput(f"The form has no part named {', '.join(FILE_PARTS)}.", code="file_missing")
+        if not form.ended:
+            raise Malformed("The form ended too early.", code="truncated")
+        return await self._finish(sink, form.media_type, form.fields)
+
+    async def _pump(self, request: Request, write: Callable[[bytes], None]) -> None:
+        loop = asyncio.get_running_loop()
+        batch, size, total = [], 0, 0
+        try:
+            async for chunk in request.chunks(self.idle_s):
+                batch.append(chunk)
+                size += len(chunk)
+                total += len(chunk)
+                if size >= _BATCH:
+                    await loop.run_in_executor(self._pool, write, b"".join(batch))
+                    batch, size = [], 0
+        except ClientGone:
+            raise Malformed("The body ended before its announced length.", code="truncated") from None
+        except ClientIdle:
+            raise Malformed(f"Nothing came for {self.idle_s:g} s.", code="upload_idle") from None
+        await loop.run_in_executor(self._pool, write, b"".join(batch))
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) != total:
+            raise Malformed("The body ended before its announced length.", code="truncated")
+
+    async def _finish(self, sink: _File, media_type: str, fields: dict[str, str]) -> Upload:
+        if sink.size == 0:
+            raise Malformed("The upload is empty.", code="empty_upload")
+        digest = await asyncio.get_running_loop().run_in_executor(self._pool, sink.finish)
+        return Upload(sink._path, digest, sink.size, media_type, fields)
+
+
+def _storage(error: OSError) -> OmniError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("There is no space left for uploads on this node.")
+    return OmniError(f"The upload could not be stored: {os.strerror(error.errno or 0)}.", code="storage_error")

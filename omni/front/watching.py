@@ -1,0 +1,153 @@
+"""Waiting for a change: `?index=&wait=` on any read, `?min_index=`, `Prefer: wait=` on a write.
+
+Owns the waiting, so that no Django thread ever waits. One poll of the write index serves all waiters of the process,
+and none runs while nobody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import orjson
+
+from omni.front.requests import Answer, Request
+from omni.rest import index
+
+POLL_S = 0.1
+_REMEMBERED = 2_000
+_ENDED = frozenset({"succeeded", "failed", "cancelled", "reverted", "stopped", "lost"})
+
+Ask = Callable[[Request], Awaitable[Answer]]
+
+
+@dataclass(slots=True)
+class IndexWatch:
+    """Wakes its waiters when the write index has grown. `read` reads it on a Django thread."""
+
+    read: Callable[[], Awaitable[int]]
+    _waiters: set[asyncio.Future[int]] = field(default_factory=set)
+    _task: asyncio.Task[None] | None = None
+
+    async def beyond(self, at: int, timeout_s: float) -> bool:
+        """True once the write index is above `at`, False after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            self._waiters.add(future)
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._poll())
+            try:
+                if await asyncio.wait_for(future, left) > at:
+                    return True
+            except TimeoutError:
+                return False
+            finally:
+                self._waiters.discard(future)
+            await asyncio.sleep(POLL_S)
+        return False
+
+    async def _poll(self) -> None:
+        while self._waiters:
+            try:
+                found = await self.read()
+            except Exception:  # the database is away: the waiters' own time-outs decide
+                await asyncio.sleep(1.0)
+                continue
+            for future in list(self._waiters):
+                if not future.done():
+                    future.set_result(found)
+            await asyncio.sleep(POLL_S)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a watched URL showed: tag `tag`, unchanged from index `since` to `until`."""
+
+    tag: str
+    since: int
+    until: int
+
+
+@dataclass(slots=True)
+class Watching:
+    watch: IndexWatch
+    max_wait_s: float
+    min_index_wait_s: float
+    _seen: OrderedDict[str, _Seen] = field(default_factory=OrderedDict)
+
+    async def read(self, request: Request, ask: Ask) -> Answer:
+        """Answer a read with `index`/`wait`: when what it shows has changed after `index`, or at the time-out."""
+        query = dict(parse_qsl(request.query, keep_blank_values=True))
+        at, wait_s = _number(query.pop("index", "0")), min(_number(query.pop("wait", "0")), self.max_wait_s)
+        plain = Request(**{name: getattr(request, name) for name in Request.__dataclass_fields__})
+        plain.query = urlencode(query)
+        key = (
+            f"{plain.path}?{plain.query}#{hashlib.sha256(plain.headers.get('authorization', '').encode()).hexdigest()}"
+        )
+        deadline = time.monotonic() + wait_s
+        while True:
+            answer = await ask(plain)
+            now = int(answer.header("omni-index") or 0)
+            left = deadline - time.monotonic()
+            if answer.status != 200 or left <= 0 or self._changed_after(key, answer, at, now):
+                return answer
+            await self.watch.beyond(now, left)
+
+    async def reached(self, wanted: int) -> bool:
+        """Whether this member has seen index `wanted`, waiting for it as long as configured."""
+        return index.seen(0) >= wanted or await self.watch.beyond(wanted - 1, self.min_index_wait_s)
+
+    async def until_end(self, request: Request, accepted: Answer, ask: Ask) -> Answer:
+        """`Prefer: wait=N`: the object of a 202 at its end, or the 202 itself after N seconds."""
+        wait_s = min(preferred_wait(request), self.max_wait_s)
+        location = urlsplit(accepted.header("location"))
+        deadline = time.monotonic() + wait_s
+        headers = {name: value for name, value in request.headers.items() if name in ("authorization", "cookie")}
+        look = Request("GET", location.path, location.query, headers, request.client, request.scheme, request.server,
+                       request.receive)  # fmt: skip
+        while location.path and (left := deadline - time.monotonic()) > 0:
+            answer = await ask(look)
+            if answer.status == 404:
+                return Answer(204, [("Preference-Applied", f"wait={wait_s:g}")])
+            if answer.status != 200 or _status_of(answer) in _ENDED:
+                answer.headers.append(("Preference-Applied", f"wait={wait_s:g}"))
+                return answer
+            await self.watch.beyond(int(answer.header("omni-index") or 0), left)
+        return accepted
+
+    def _changed_after(self, key: str, answer: Answer, at: int, now: int) -> bool:
+        tag = answer.header("etag") or hashlib.sha256(answer.body).hexdigest()
+        seen = self._seen.get(key)
+        if seen is None or seen.tag != tag or seen.until > now:
+            seen = self._seen[key] = _Seen(tag, now, now)
+            while len(self._seen) > _REMEMBERED:
+                self._seen.popitem(last=False)
+        seen.until = max(seen.until, now)
+        return at < seen.since
+
+
+def preferred_wait(request: Request) -> float:
+    """The seconds of `Prefer: wait=N`; 0 when it is not there."""
+    for part in request.headers.get("prefer", "").split(","):
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "wait":
+            return _number(value)
+    return 0.0
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def _status_of(answer: Answer) -> str:
+    try:
+        body = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return ""
+    return str(body.get("status", "")) if isinstance(body, dict) else ""
