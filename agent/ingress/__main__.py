@@ -111,7 +111,7 @@ async def serve(settings: Settings) -> None:
         if waiter in done:
             await caddy.stop()
             await counting.read()
-            counting.save()
+            await counting.save()
         for task in done - {waiter}:
             task.result()  # a part never ends by itself; let its error end us, Caddy serves on
 

@@ -8,19 +8,19 @@ oldest first.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 
 from agent.ingress.accesslog import AccessLog, Position
 from agent.ingress.counts import Counter
 from agent.ingress.follow import CONNECT_S, Members
 from agent.ingress.table import write_json
-from agent.protocol import RequestCount, RequestCounts, from_json, to_json
+from agent.protocol import RequestCount, RequestCounts, from_json
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class RequestCounting:
 
     def _restore(self) -> Position | None:
         try:
-            stored = json.loads(self._state.read_bytes())
+            stored = orjson.loads(self._state.read_bytes())
             self._counter.restore(stored["open"])
             self._pending = [from_json(RequestCount, row) for row in stored["pending"]]
             return Position(stored["inode"], stored["offset"])
@@ -56,7 +56,7 @@ class RequestCounting:
             log.warning("stored counts cannot be read and are left aside: %s", error)
             return None
 
-    def save(self) -> None:
+    async def save(self) -> None:
         position = self._log.position
         if position is None:
             return
@@ -64,9 +64,9 @@ class RequestCounting:
             "inode": position.inode,
             "offset": position.offset,
             "open": self._counter.dump(),
-            "pending": [to_json(row) for row in self._pending],
+            "pending": self._pending,
         }
-        write_json(self._state, state)
+        await asyncio.to_thread(write_json, self._state, state)
 
     async def run(self) -> None:
         while True:
@@ -86,16 +86,16 @@ class RequestCounting:
         rows = self._counter.close(now)
         if rows:
             self._pending = [*self._pending, *rows][-MAX_PENDING:]
-            self.save()
+            await self.save()
         if self._pending and await self._send():
-            self.save()
+            await self.save()
 
     async def _send(self) -> bool:
         """True when at least one batch was taken."""
         taken = False
         while self._pending:
             batch = self._pending[:BATCH]
-            body = json.dumps(to_json(RequestCounts(self._node, batch))).encode()
+            body = orjson.dumps(RequestCounts(self._node, batch))
             try:
                 response = await self._client.post(
                     f"{self._members.current}/agent/requests",

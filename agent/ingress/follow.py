@@ -91,7 +91,7 @@ class RouteFollower:
             response.raise_for_status()
             # Thousands of hosts take a while to read: beside the loop, which has DNS to answer.
             routes = await asyncio.to_thread(_read, response.content)
-            verdict = self._table.apply(routes)
+            verdict = await self._table.apply(routes)
         except (httpx.HTTPError, ValueError, OSError) as error:
             self._complain(f"{member}: {error or type(error).__name__}")
             return None

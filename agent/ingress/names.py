@@ -28,9 +28,14 @@ class Label:
     ip: IPAddress
 
 
-def encode(instance_id: int, app_id: int, ip: IPAddress) -> str:
-    head = f"i{instance_id}-{app_id}" if instance_id else f"p{app_id}"
-    return f"{head}.{ip.packed.hex()}.{ZONE}."
+def parts(label: Label) -> tuple[bytes, bytes]:
+    """The two labels before the zone."""
+    head = f"i{label.instance_id}-{label.app_id}" if label.instance_id else f"p{label.app_id}"
+    return head.encode(), label.ip.packed.hex().encode()
+
+
+def encode(label: Label) -> str:
+    return ".".join([*(part.decode() for part in parts(label)), ZONE, ""])
 
 
 def decode(name: str) -> Label | None:

@@ -11,39 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import logging
-import struct
+import random
 from collections.abc import Callable
 from typing import Any, cast
 
-import dns.exception
-import dns.flags
-import dns.message
-import dns.name
-import dns.rcode
-import dns.rdataclass
-import dns.rdatatype
-import dns.rdtypes.IN.A
-import dns.rdtypes.IN.AAAA
-import dns.rdtypes.IN.SRV
-import dns.rrset
-
-from agent.ingress import names
+from agent.ingress import names, wire
 from agent.protocol import HostRoute, Target
 
-log = logging.getLogger(__name__)
-
 LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
-UDP_SIZE = 1232
-MAX_ANSWERS = 8192  # remembered; beyond it the memory starts anew
+TCP_SIZE = 65535
+MAX_ANSWERS = 50_000  # remembered, some 10 MB; beyond it the memory starts anew
 TCP_IDLE_S = 10.0
 
 
 class Answers:
-    """From query bytes to answer bytes, remembered until a route or a verdict of the prober changes.
-
-    Remembering matters: Caddy keeps 100 names, so with more apps than that many requests wait for an answer.
-    """
+    """From query bytes to answer bytes, remembered until a route or a verdict of the prober changes."""
 
     def __init__(
         self,
@@ -56,75 +38,55 @@ class Answers:
         self._answering = answering
         self._ip_of = ip_of
         self._page_port = page_port
-        self._remembered: dict[tuple[bytes, bool], bytes] = {}
+        self._remembered: dict[tuple[bytes, int], bytes] = {}
 
     def forget(self) -> None:
         """Something changed: work every answer out anew."""
         self._remembered.clear()
 
-    def answer(self, query: bytes, *, udp: bool) -> bytes | None:
-        """The answer to `query`, or None when it deserves none (not DNS, or an answer itself)."""
-        key = (query[2:], udp)
+    def answer(self, packet: bytes, room: int) -> bytes | None:
+        """The answer of at most `room` bytes to `packet`, or None when it deserves none."""
+        key = (packet[2:], room)
         known = self._remembered.get(key)
         if known is not None:
-            return query[:2] + known
-        try:
-            message = dns.message.from_wire(query)
-        except (dns.exception.DNSException, struct.error, ValueError):
+            return packet[:2] + known
+        query = wire.parse(packet)
+        if query is None:
             return None
-        if message.flags & dns.flags.QR or len(message.question) != 1:
-            return None
-        response = self._respond(message)
-        # What does not fit is cut and marked so. Caddy asks for SRV by TCP: 64 KiB hold some 1,700 instances.
-        wire = response.to_wire(max_size=UDP_SIZE if udp else 65535, prefer_truncation=True)
-        if len(self._remembered) >= MAX_ANSWERS:
-            self._remembered.clear()
-        self._remembered[key] = wire[2:]
-        return wire
+        whole, response = self._respond(query, room)
+        if whole:
+            if len(self._remembered) >= MAX_ANSWERS:
+                self._remembered.clear()
+            self._remembered[key] = response
+        return packet[:2] + response
 
-    def _respond(self, query: dns.message.Message) -> dns.message.Message:
-        response = dns.message.make_response(query, recursion_available=True)
-        response.flags |= dns.flags.AA
-        question = query.question[0]
-        name = question.name.to_text(omit_final_dot=True).lower()
-        if not name.endswith(f".{names.ZONE}"):
-            response.set_rcode(dns.rcode.REFUSED)
-            return response
-        records: list[Any] = []
-        if question.rdtype == dns.rdatatype.SRV:
-            records = self._srv(name.removesuffix(f".{names.ZONE}"))
-        elif question.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
-            records = _addresses(name, question.rdtype)
-        if records:
-            response.answer.append(dns.rrset.from_rdata(question.name, 0, *records))
-        return response
+    def _respond(self, query: wire.Query, room: int) -> tuple[bool, bytes]:
+        """The response, and whether it is all there is to say (then it may be remembered)."""
+        host, dot, zone = query.name.rpartition(".")
+        if not dot or zone != names.ZONE:
+            return True, wire.refused(query)
+        if query.kind == wire.SRV:
+            services = self._services(host)
+            records = wire.service_records(query, services, room)
+            if len(records) == len(services):
+                return True, wire.answer(query, records)
+            # More instances than a datagram holds: Caddy asks again every second, and each time others take part.
+            return False, wire.answer(query, wire.service_records(query, random.sample(services, len(services)), room))
+        label = names.decode(query.name)
+        wanted = {wire.A: 4, wire.AAAA: 6}.get(query.kind)
+        matches = label is not None and label.ip.version == wanted
+        return True, wire.answer(query, [wire.address_record(label)] if label is not None and matches else [])
 
-    def _srv(self, host: str) -> list[Any]:
+    def _services(self, host: str) -> list[wire.Service]:
         route = self._lookup(host)
-        if route is None or route.maintenance:
-            return [self._page(route.app_id if route else 0)]
         found = []
-        for target in self._answering(route.targets):
-            ip = self._ip_of(target.address)
-            if ip is not None:
-                found.append(_record(names.encode(target.instance_id, route.app_id, ip), target.port))
-        return found or [self._page(route.app_id)]
-
-    def _page(self, app_id: int) -> Any:
-        return _record(names.encode(0, app_id, LOOPBACK), self._page_port)
-
-
-def _record(target: str, port: int) -> Any:
-    kind: Any = dns.rdtypes.IN.SRV.SRV
-    return kind(dns.rdataclass.IN, dns.rdatatype.SRV, 0, 0, port, dns.name.from_text(target))
-
-
-def _addresses(name: str, rdtype: int) -> list[Any]:
-    label = names.decode(name)
-    if label is None or (label.ip.version == 4) != (rdtype == dns.rdatatype.A):
-        return []
-    kind: Any = dns.rdtypes.IN.A.A if label.ip.version == 4 else dns.rdtypes.IN.AAAA.AAAA
-    return [kind(dns.rdataclass.IN, dns.rdatatype.RdataType(rdtype), str(label.ip))]
+        if route is not None and not route.maintenance:
+            for target in self._answering(route.targets):
+                ip = self._ip_of(target.address)
+                if ip is not None:
+                    found.append(wire.Service(names.Label(target.instance_id, route.app_id, ip), target.port))
+        page = names.Label(0, route.app_id if route else 0, LOOPBACK)
+        return found or [wire.Service(page, self._page_port)]
 
 
 class Responder:
@@ -161,7 +123,7 @@ class Responder:
             while True:
                 async with asyncio.timeout(TCP_IDLE_S):
                     size = int.from_bytes(await reader.readexactly(2), "big")
-                    answer = self._answers.answer(await reader.readexactly(size), udp=False)
+                    answer = self._answers.answer(await reader.readexactly(size), TCP_SIZE)
                     if answer is None:
                         break
                     writer.write(len(answer).to_bytes(2, "big") + answer)
@@ -178,6 +140,6 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        answer = self._answers.answer(data, udp=True)
+        answer = self._answers.answer(data, wire.UDP_SIZE)
         if answer is not None and self._transport is not None:
             self._transport.sendto(answer, addr)

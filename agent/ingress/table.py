@@ -6,7 +6,7 @@ and its copy on disk. Must not do network I/O or know DNS and Caddy.
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -14,7 +14,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from agent.protocol import HostRoute, Routes, Target, from_json, to_json
+import orjson
+
+from agent.protocol import HostRoute, Routes, Target, from_json
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class RouteTable:
     def load(self) -> bool:
         """Take the table from disk; False when there is none or it cannot be read (the next answer replaces it)."""
         try:
-            self._install(from_json(Routes, json.loads(self._path.read_bytes())))
+            self._install(from_json(Routes, orjson.loads(self._path.read_bytes())))
         except FileNotFoundError:
             return False
         except (OSError, ValueError) as error:
@@ -70,8 +72,8 @@ class RouteTable:
             return False
         return True
 
-    def apply(self, routes: Routes) -> Verdict:
-        """Replace the table by `routes` if the rule permits, on disk first: what is served was always stored."""
+    def judge(self, routes: Routes) -> Verdict:
+        """Whether `routes` may replace the table (then the verdict is APPLIED)."""
         if self._routes is not None:
             if routes.cluster_id != self._routes.cluster_id:
                 return Verdict.FOREIGN
@@ -80,9 +82,15 @@ class RouteTable:
                 return Verdict.OLDER
             if new == have:
                 return Verdict.SAME
-        write_json(self._path, to_json(routes))
-        self._install(routes)
         return Verdict.APPLIED
+
+    async def apply(self, routes: Routes) -> Verdict:
+        """Replace the table by `routes` if the rule permits, on disk first: what is served was always stored."""
+        verdict = self.judge(routes)
+        if verdict is Verdict.APPLIED:
+            await asyncio.to_thread(write_json, self._path, routes)
+            self._install(routes)
+        return verdict
 
     def _install(self, routes: Routes) -> None:
         self._routes = routes
@@ -92,11 +100,11 @@ class RouteTable:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Replace `path` as a whole: readers and a crash see the old content or the new one."""
+    """Replace `path` as a whole: readers and a crash see the old content or the new one. Takes our dataclasses too."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as out:
-        json.dump(data, out, separators=(",", ":"))
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(orjson.dumps(data))
         out.flush()
         os.fsync(out.fileno())
-    temporary.chmod(0o600)
     temporary.replace(path)

@@ -21,6 +21,7 @@ class ControlPlane:
         self.rows: list[dict[str, Any]] = []
         self.reads = 0
         self._changed = threading.Condition()
+        self._closed = False
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -36,6 +37,9 @@ class ControlPlane:
                 self._answer(200, {})
 
             def _answer(self, status: int, data: Any) -> None:
+                if outer._closed:
+                    self.close_connection = True
+                    return
                 if self.headers["Authorization"] != "Bearer secret":
                     status, data = 401, {}
                 body = json.dumps(data).encode()
@@ -57,7 +61,7 @@ class ControlPlane:
         deadline = time.monotonic() + wait
         with self._changed:
             self.reads += 1
-            while self.routes.index <= index and (left := deadline - time.monotonic()) > 0:
+            while not self._closed and self.routes.index <= index and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
             return self.routes
 
@@ -73,5 +77,9 @@ class ControlPlane:
             self._changed.notify_all()
 
     def close(self) -> None:
+        """Dead for everybody: open connections get no answer any more either."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         self._server.shutdown()
         self._server.server_close()
