@@ -27,7 +27,7 @@ _PROBLEMS = {
 _INTERNAL = ("/agent/", "/internal/", "/admin", "/static")
 
 
-class BearerScheme(OpenApiAuthenticationExtension):
+class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "accounts.authentication.RequestActorAuthentication"
     name = "bearer"
 
