@@ -1,0 +1,36 @@
+"""One file a kind. Detection: a Procfile gives the process types, the first kind that fits says what to install."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from releases.build_errors import BuildFailed
+from releases.builders import base, dockerfile, node, procfile, python, static
+from releases.builders.base import Plan, Source
+
+__all__ = ["Plan", "Source", "detect"]
+
+# `procfile` comes after the languages: it is what is left when there is nothing to install.
+_KINDS = (python, node, static, procfile, dockerfile)
+
+
+def detect(source: Source) -> Plan:
+    """The plan for an upload. Raises BuildFailed; when nothing fits, the error says what was looked for."""
+    if source.runtime == "docker":
+        dockerfile.plan(source)
+    if source.has(procfile.NAME):
+        source = replace(source, procfile=procfile.parse(source.read(procfile.NAME)))
+    for kind in _KINDS:
+        plan = kind.plan(source)
+        if plan is not None:
+            return replace(plan, process_types=source.procfile or plan.process_types)
+    raise _nothing(source)
+
+
+def _nothing(source: base.Source) -> BuildFailed:
+    wanted = [procfile.LOOKS_FOR, *(kind.LOOKS_FOR for kind in _KINDS if kind is not procfile)]
+    shown = ", ".join(source.top[:20]) + (", …" if len(source.top) > 20 else "")
+    return BuildFailed(
+        "nothing_detected",
+        f"None of these is at the top of the upload: {'; '.join(wanted)}. Found there: {shown or 'nothing'}.",
+    )
