@@ -1,0 +1,148 @@
+"""What a plan is made from: one app's wish and what is seen of it, as frozen values. Pure.
+
+Owns the vocabulary between observation, strategies and planner. No ORM, clock or network.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+
+from instances.placement import Constraint, NodeView
+from instances.states import ENDED, InstanceStatus
+
+ACTIVE = frozenset({"pending", "rolling", "reverting"})
+CANCELLABLE = frozenset({"deploy", "rollback", "config", "restart"})
+LONG_LIVED = dt.timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseView:
+    id: int
+    number: int
+    version: str
+    memory_mb: int
+    cpu: float
+    restart_policy: str = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How an app is rolled out. `max_surge` None: 1, or a quarter of the instances if that is more."""
+
+    type: str = "rolling"
+    max_surge: int | None = None
+    max_unavailable: int = 0
+    progress_deadline_s: float = 120.0
+    auto_revert: bool = True
+
+    def surge(self, count: int) -> int:
+        chosen = max(1, count // 4) if self.max_surge is None else self.max_surge
+        return 1 if chosen == 0 and self.max_unavailable == 0 else chosen
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentView:
+    """The app's newest deployment. `floor`: instances that an earlier deployment made are to be replaced (restart).
+
+    `previous` is what ran, settled, when it began; `progress` is the highest measure of closeness to its end so far.
+    """
+
+    id: int
+    kind: str
+    status: str
+    release: ReleaseView | None
+    previous: ReleaseView | None
+    strategy: Strategy
+    progress_at: dt.datetime
+    progress: int | None = None
+    floor: int = 0
+    previous_floor: int = 0
+
+    @property
+    def active(self) -> bool:
+        return self.status in ACTIVE
+
+    @property
+    def can_revert(self) -> bool:
+        """Whether there is something else to go back to."""
+        changed = (self.release, self.floor) != (self.previous, self.previous_floor)
+        return self.previous is not None and changed and self.strategy.auto_revert
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What people want of the app."""
+
+    app_id: int
+    state: str  # running | stopped | deleted
+    instances: int
+    deployment: DeploymentView | None
+    singleton: bool = False
+    runtime: str = "process"
+    constraints: tuple[Constraint, ...] = ()
+    cpu_overcommit: float = 16.0
+
+    @property
+    def count(self) -> int:
+        return self.instances if self.state == "running" else 0
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One instance row that is not dealt with yet: live, or ended while it was still wanted.
+
+    `attempt` counts the earlier instances of its slot, in a row, that failed or were lost.
+    """
+
+    id: int
+    slot: int
+    release_id: int
+    deployment_id: int
+    desired: str  # run | stop
+    status: str
+    health: str
+    created_at: dt.datetime
+    memory_mb: int = 0
+    cpu: float = 0.0
+    node_id: int | None = None
+    node_name: str = ""
+    node_draining: bool = False
+    ever_healthy: bool = False
+    restarts: int = 0
+    attempt: int = 0
+    finished_at: dt.datetime | None = None
+    detail: str = ""
+    reason: str = ""
+
+    @property
+    def live(self) -> bool:
+        return self.status not in ENDED
+
+    @property
+    def wanted(self) -> bool:
+        return self.live and self.desired == "run"
+
+    @property
+    def available(self) -> bool:
+        """Serving, as far as anybody can tell."""
+        return self.wanted and self.status == InstanceStatus.RUNNING and self.health == "healthy"
+
+    @property
+    def long_lived(self) -> bool:
+        """It served well enough that its end is no sign of a series."""
+        return self.ever_healthy and self.finished_at is not None and self.finished_at - self.created_at > LONG_LIVED
+
+    @property
+    def completed(self) -> bool:
+        """Ended by itself, with success, while nobody had asked it to (restart policies on_failure and never)."""
+        return self.status == InstanceStatus.STOPPED and self.desired == "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is seen: the app's own status column, its instances, and all nodes."""
+
+    status: str
+    instances: tuple[InstanceView, ...] = ()
+    nodes: tuple[NodeView, ...] = field(default_factory=tuple)

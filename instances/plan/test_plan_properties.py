@@ -1,0 +1,153 @@
+"""What the planner promises, whatever happens: random histories against a simulated cluster."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instances.plan import actions as act
+from instances.plan.model import Strategy
+from instances.plan.world import World, nodes, release
+
+EVENTS = st.one_of(
+    st.tuples(st.just("agent"), st.integers(0, 30)),
+    st.tuples(st.just("apply"), st.integers(0, 6)),
+    st.tuples(st.just("apply_all"), st.just(0)),
+    st.tuples(st.just("deploy"), st.integers(1, 4)),
+    st.tuples(st.just("scale"), st.integers(0, 6)),
+    st.tuples(st.sampled_from(["restart", "stop", "start", "cancel"]), st.just(0)),
+    st.tuples(st.sampled_from(["crash", "unhealthy"]), st.integers(0, 30)),
+    st.tuples(st.sampled_from(["lose", "return", "drain"]), st.integers(1, 3)),
+    st.tuples(st.just("wait"), st.integers(1, 200)),
+)
+STRATEGIES = st.builds(
+    Strategy,
+    type=st.sampled_from(["rolling", "rolling", "recreate"]),
+    max_surge=st.one_of(st.none(), st.integers(0, 3)),
+    max_unavailable=st.integers(0, 2),
+    auto_revert=st.booleans(),
+)
+
+
+def happens(world: World, what: str, how: int, last: list) -> None:
+    rows = list(world.instances)
+    row = world.instances[rows[how % len(rows)]] if rows else None
+    if what == "agent" and row:
+        world.agent_acts(row.id)
+    elif what in ("apply", "apply_all"):
+        made = checked(world)
+        world.apply(made, how if what == "apply" else None)
+    elif what == "deploy":
+        last[0] = how
+        world.wish("deploy", release(how))
+    elif what in ("restart", "scale") and last[0]:
+        world.count = how if what == "scale" else world.count
+        world.wish(what, release(last[0]))
+    elif what in ("stop", "start") and last[0]:
+        world.state = "stopped" if what == "stop" else "running"
+        world.wish(what, release(last[0]))
+    elif what == "cancel" and world.deployment and world.deployment.status in ("pending", "rolling"):
+        world.deployment = replace(world.deployment, status="cancelled")
+    elif what == "crash" and row and row.status == "running":
+        world.instances[row.id] = replace(row, status="crashed", health="unknown", restarts=row.restarts + 1)
+    elif what == "unhealthy" and row and row.status == "running":
+        world.instances[row.id] = replace(row, health="unhealthy")
+    elif what == "lose":
+        world.lose(how)
+    elif what in ("return", "drain"):
+        status = "ready" if what == "return" else "draining"
+        world.nodes = tuple(replace(n, status=status) if n.id == how else n for n in world.nodes)
+    elif what == "wait":
+        world.now += dt.timedelta(seconds=how)
+
+
+def checked(world: World) -> act.Plan:
+    """The plan, with everything asserted that must hold for any single plan."""
+    made = world.plan()
+    assert made == world.plan(), "the same input gave another plan"
+    rows = world.instances
+    stops = {a.instance for a in made.actions if isinstance(a, act.Stop)}
+    places = [a for a in made.actions if isinstance(a, act.Place)]
+    desired = world.desired()
+    assert all(rows[i].wanted for i in stops), "stops what is stopping already"
+    surge = world.deployment.strategy.surge(desired.count) if world.deployment else 1
+    if places:
+        assert desired.count > 0, "stop and scale to zero place nothing"
+        assert len(world.wanted()) - len(stops) + len(places) <= desired.count + surge, "above desired + surge"
+    if world.deployment and world.deployment.strategy.type == "rolling":
+        before = {i.slot for i in world.serving()}
+        after = {i.slot for i in world.serving() if i.id not in stops}
+        floor = max(desired.count - world.deployment.strategy.max_unavailable, 0)
+        gone_by_cancel = world.deployment.status == "cancelled" and world.deployment.previous is None
+        assert len(after) >= min(len(before), floor) or gone_by_cancel, "below the floor by choice"
+    for place in places:
+        node = place.choice.node
+        assert node is None or node.status == "ready", "placed on a node that is not ready"
+    return made
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(EVENTS, max_size=60), STRATEGIES, st.integers(1, 5), st.sets(st.integers(2, 4), max_size=2))
+def test_every_plan_of_every_history_keeps_the_promises_and_settles(events, strategy, count, broken):
+    world = World(count=count, strategy=strategy, broken=broken, nodes=nodes(1024, 1024, 1024))
+    last = [0]
+    for what, how in events:
+        happens(world, what, how, last)
+        checked(world)
+    world.nodes = tuple(replace(n, status="ready") for n in world.nodes)
+    for row in list(world.instances.values()):  # an unhealthy one gets well or crashes, sooner or later
+        if row.status == "running" and row.health != "healthy":
+            world.instances[row.id] = replace(row, health="healthy")
+    settle(world)
+    assert not world.plan().changes(world.status), "the fixed point has a plan"
+    if world.state == "stopped" or not last[0]:
+        assert not world.live() or not last[0]
+    if world.status == "running":
+        assert len(world.serving()) >= min(world.count, 1)
+
+
+def settle(world: World) -> None:
+    for _ in range(300):
+        made = checked(world)
+        world.apply(made)
+        before = dict(world.instances)
+        for id_ in list(world.instances):
+            world.agent_acts(id_)
+        if not made.changes(world.status) and before == world.instances:
+            if made.wait_until is None:
+                return
+            if hopeless(world):
+                return
+            world.now = max(world.now, made.wait_until)
+    raise AssertionError(f"does not settle: {world.plan()} {world.deployment}")
+
+
+def hopeless(world: World) -> bool:
+    """Only broken releases are left to try: the platform tries on for ever, ever more slowly."""
+    deployment = world.deployment
+    if deployment is None or deployment.active:
+        return False
+    target = deployment.release if deployment.status == "succeeded" else deployment.previous or deployment.release
+    return target is not None and target.number in world.broken
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), STRATEGIES, st.integers(0, 40), st.integers(0, 8))
+def test_an_update_converges_from_every_interrupted_prefix(before, after, strategy, steps, prefix):
+    world = World(count=before, strategy=strategy)
+    world.wish("deploy", release(1))
+    world.settle()
+    world.count = after
+    world.wish("deploy", release(2))
+    for step in range(steps):
+        world.apply(checked(world), prefix if step % 2 else None)
+        for id_ in list(world.instances)[step % 2 :: 2]:
+            world.agent_acts(id_)
+    world.settle()
+    assert [i.release_id for i in world.serving()] == [20] * after
+    assert len(world.live()) == after
+    assert world.deployment.status == "succeeded"
+    assert world.plan().actions == ()
