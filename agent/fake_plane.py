@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 import tarfile
 import threading
 import time
@@ -32,6 +33,16 @@ def package(files: dict[str, bytes]) -> tuple[str, bytes]:
     return hashlib.sha256(data).hexdigest(), data
 
 
+class _QuietServer(ThreadingHTTPServer):
+    """Agents are killed in mid-call here: a broken connection is no news."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class FakePlane:
     """Knobs: `down` answers 503 to everything; `log_faults` lets that many posts of logs be stored but not answered."""
 
@@ -54,8 +65,7 @@ class FakePlane:
         self.log_faults = 0
         self.gaps: list[str] = []
         self._changed = threading.Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _QuietServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

@@ -122,6 +122,12 @@ def _pause(failures: int) -> float:
     return backoff.delay(failures, random.random(), first=0.2, longest=RETRY_LONGEST_S)  # noqa: S311
 
 
+_told: dict[str, str] = {}
+
+
 def _tell(failures: int, what: str, error: Exception) -> None:
-    if failures in (1, 10) or failures % 100 == 0:
-        log.warning("%s (try %d): %s", what, failures, error)
+    """Say it when it is new, and now and then while it lasts."""
+    text = str(error)
+    if failures == 1 or failures % 100 == 0 or _told.get(what) != text:
+        log.warning("%s (try %d): %s", what, failures, text)
+    _told[what] = text

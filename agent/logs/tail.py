@@ -20,6 +20,7 @@ NAMES = ("stdout.log", "stderr.log")
 CHUNK = 384 * 1024  # bytes of one stream in one batch
 EVIDENCE_BYTES = 64 * 1024
 EVIDENCE_LINES = 50
+EVIDENCE_ERRORS = 40  # at most so many of them from stderr when stdout has as many to show
 _EVIDENCE_LINE = 1024
 _PUNCH_STEP = 1024 * 1024
 _COUNT_BLOCK = 1024 * 1024
@@ -114,7 +115,7 @@ class Tail:
     def evidence(self, since: tuple[int, int]) -> list[str]:
         """The last lines written after the offsets `since`, those of stderr behind those of stdout: errors go there."""
         ends = [self._last_lines(which, since[which]) for which in (0, 1)]
-        errors = ends[1][-max(EVIDENCE_LINES // 2, EVIDENCE_LINES - len(ends[0])) :]
+        errors = ends[1][-max(EVIDENCE_ERRORS, EVIDENCE_LINES - len(ends[0])) :]
         room = EVIDENCE_LINES - len(errors)
         return (ends[0][-room:] if room else []) + errors
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +38,7 @@ from agent.runtimes.base import (
     Stats,
     Unavailable,
 )
+from agent.runtimes.shell import shell_line
 from agent.runtimes.tree import Tree
 from sandbox import bubblewrap, cgroups, identity
 from sandbox.cgroups import Group
@@ -47,6 +47,7 @@ from sandbox.probe import Facts
 PIDS = 1024
 TMP_MB = 256
 _OUTPUT = 2000
+_POLITE_S = 0.2
 _PATH = (
     "/app/.venv/bin:/app/node_modules/.bin:/app/bin:{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
@@ -65,6 +66,7 @@ class ProcessRuntime(Runtime):
         self._uid_base = uid_base
         self._sandboxed = facts.isolation == "bubblewrap"
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._polite: dict[int, asyncio.Task[None]] = {}
 
     async def probe(self) -> Capabilities:
         facts = self._facts
@@ -120,10 +122,17 @@ class ProcessRuntime(Runtime):
         self._reap(tree.pid)
 
     async def stop(self, handle: Handle) -> None:
-        await self._tree(handle).terminate()
+        tree = self._tree(handle)
+        polite = asyncio.create_task(tree.terminate())
+        # Part of it may have to wait for children of a shell: that goes on beside the caller, until the end at most.
+        self._polite[tree.pid] = polite
+        await asyncio.wait([polite], timeout=_POLITE_S)
 
     async def kill(self, handle: Handle) -> None:
         tree = self._tree(handle)
+        polite = self._polite.pop(tree.pid, None)
+        if polite is not None:
+            polite.cancel()
         await tree.kill()
         self._reap(tree.pid)
 
@@ -269,66 +278,6 @@ def _append(path: Path, uid: int | None) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-_SIMPLE = re.compile(r"\s*([A-Za-z0-9_./-]+)(?:\s[^;&|()`\n]*)?\Z")
-_OF_THE_SHELL = frozenset(
-    [
-        ".",
-        ":",
-        "[",
-        "!",
-        "alias",
-        "bg",
-        "case",
-        "cd",
-        "command",
-        "echo",
-        "eval",
-        "exec",
-        "exit",
-        "export",
-        "false",
-        "fg",
-        "for",
-        "getopts",
-        "hash",
-        "if",
-        "jobs",
-        "kill",
-        "local",
-        "printf",
-        "pwd",
-        "read",
-        "readonly",
-        "return",
-        "set",
-        "shift",
-        "test",
-        "times",
-        "trap",
-        "true",
-        "type",
-        "ulimit",
-        "umask",
-        "unalias",
-        "unset",
-        "until",
-        "wait",
-        "while",
-    ]
-)
-
-
-def shell_line(command: str) -> str:
-    """The line to give to the shell: for one plain command, the shell is to become it rather than stay around.
-
-    It then gets signals itself and no shell takes memory. Anything else is left exactly as written.
-    """
-    plain = _SIMPLE.match(command)
-    if plain is None or plain.group(1) in _OF_THE_SHELL:
-        return command
-    return f"exec {command.lstrip()}"
 
 
 def _path() -> str:

@@ -62,16 +62,23 @@ class Tree:
         return {pid for pid in procfs.descendants(table, roots) if table[pid].alive}
 
     async def terminate(self) -> None:
-        """SIGTERM to the program. A shell that would die of it without passing it on is spared: its children get it."""
+        """SIGTERM to the program.
+
+        A shell that would die of it without passing it on is spared until its children, which get it first, are gone.
+        Returns when everybody who is to get it has it, or is gone; cancel it when the patience is over.
+        """
         program = await self._awaited_program()
-        if program is None:
+        process = procfs.read(program) if program is not None else None
+        if process is None:
             return
-        targets = [program]
-        process = procfs.read(program)
-        if process is not None and process.name in _SHELLS and not procfs.catches_term(program):
-            targets = watcher.children(program) or targets
-        for pid in targets:
+        children = watcher.children(process.pid) if _spared(process) else []
+        for pid in children:
             send(pid, signal.SIGTERM)
+        started = {pid: child.start_time for pid in children if (child := procfs.read(pid)) is not None}
+        while any(procfs.alive(pid, start_time) for pid, start_time in started.items()):
+            await asyncio.sleep(0.05)
+        if procfs.alive(process.pid, process.start_time):
+            send(process.pid, signal.SIGTERM)
 
     async def _awaited_program(self) -> int | None:
         # A program that was started a moment ago may not be there yet.
@@ -99,6 +106,10 @@ class Tree:
             if loop.time() > deadline:
                 raise Unknown(f"{len(members)} processes are still there after SIGKILL")
             await asyncio.sleep(0.01)
+
+
+def _spared(process: procfs.Process) -> bool:
+    return process.name in _SHELLS and not procfs.catches_term(process.pid)
 
 
 def send(pid: int, number: signal.Signals) -> None:
