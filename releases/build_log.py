@@ -112,8 +112,8 @@ def _shown(rows: list[tuple[int, int, int, str]], after: int) -> list[dict[str, 
         missing = seq - after - 1
         if missing and number != _SEQ_MASK and after >> _ATTEMPT_SHIFT == attempt:
             text = f"… {missing} lines left out here, because the log is longer than is kept …"
-            shown.append({"seq": seq - 1, "at": clock.from_us(at_us), "attempt": attempt, "stream": "system",
-                          "line": text})  # fmt: skip
+            gap = {"seq": seq - 1, "at": clock.from_us(at_us), "attempt": attempt, "stream": "system", "line": text}
+            shown.append({**gap, "gap": True})
         name = STREAMS[stream] if stream < len(STREAMS) else "system"
         shown.append({"seq": seq, "at": clock.from_us(at_us), "attempt": attempt, "stream": name, "line": line})
         after = seq

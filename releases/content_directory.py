@@ -60,10 +60,12 @@ class ContentDirectory(FileSystemStorage):
         place = Path(self.path(name))
         aside = place.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         try:
+            if _stored_at(place) > unless_newer_than:
+                return False
             place.rename(aside)
         except FileNotFoundError:
             return True
-        if dt.datetime.fromtimestamp(aside.stat().st_mtime, dt.UTC) > unless_newer_than:
+        if _stored_at(aside) > unless_newer_than:
             aside.rename(place)
             return False
         aside.unlink()
@@ -105,6 +107,10 @@ def _settle(temporary: Path, place: Path) -> None:
     os.utime(temporary)  # "stored at": what `discard` compares
     temporary.replace(place)
     _fsync_directory(place.parent)
+
+
+def _stored_at(file: Path) -> dt.datetime:
+    return dt.datetime.fromtimestamp(file.stat().st_mtime, dt.UTC)
 
 
 def _fsync(file: IO[bytes]) -> None:

@@ -53,7 +53,7 @@ class _Watched:
 
 @dataclass(slots=True)
 class Relay:
-    """`tick` is to be called about once a second while this member leads; it blocks for seconds when the broker does."""
+    """`tick` is to be called about once a second while this member leads; it blocks for as long as a broker may."""
 
     publish: Publish
     _published: dict[int, tuple[int, float]] = field(default_factory=dict)  # build -> (attempt, monotonic)
@@ -210,15 +210,6 @@ def celery_publisher(app: Any, *, connect_timeout_s: float = 2.0, answer_timeout
         except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
             raise BrokerUnreachable(f"{type(error).__name__}: {error}"[:200]) from error
         finally:
-            _drop(connection)
+            connection.release()
 
     return publish
-
-
-def _drop(connection: Any) -> None:
-    """Close without a word to the broker: it may be frozen, and a farewell would wait for it."""
-    try:
-        connection.transport.client = None
-    except Exception:  # noqa: S110
-        pass
-    connection.release()

@@ -79,10 +79,8 @@ class ArtifactStore:
 
     def size(self, sha256: str) -> int | None:
         """None when there is no such artifact."""
-        try:
-            return self.storage.size(key_of(sha256))
-        except FileNotFoundError:
-            return None
+        key = key_of(sha256)
+        return self.storage.size(key) if self.storage.exists(key) else None
 
     def verify(self, sha256: str) -> bool:
         """Read it all: whether the bytes are still those of the digest."""
