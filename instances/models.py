@@ -58,6 +58,9 @@ class Deployment(models.Model):
     error_code = models.CharField(max_length=64, default="")
     error_detail = models.CharField(max_length=2000, default="")
     evidence = models.JSONField(default=dict)  # of the instance that failed it
+    floor = models.BigIntegerField(default=0)  # instances of an earlier deployment than this are replaced (restart)
+    previous_floor = models.BigIntegerField(default=0)  # the floor that belongs to previous_release
+    progress = models.IntegerField(null=True)  # the highest measure of closeness to its end so far
     created_by = models.CharField(max_length=160)
     created_at = models.DateTimeField()
     progress_at = models.DateTimeField()  # when it last got closer to its end
@@ -83,12 +86,14 @@ class Instance(models.Model):
     cpu = models.FloatField()
 
     # desired, written by the leader
-    desired = models.CharField(max_length=8, default="run")  # run | stop | remove
+    desired = models.CharField(max_length=8, default="run")  # run | stop | remove (dealt with: ended, or replaced)
+    attempt = models.PositiveIntegerField(default=0)  # earlier instances of the slot, in a row, that failed or were lost
     generation = models.PositiveIntegerField(default=0)  # in-place restarts asked for
     reason = models.CharField(max_length=300, default="")  # why it exists, and later why it is to stop
     placement = models.JSONField(default=dict)  # the verdict per node that put it there
 
     # observed, written from the agent's reports
+    on_node = models.BooleanField(default=False)  # its node may still have something of it: it stays in the assignments
     status = models.CharField(
         max_length=16, choices=InstanceStatus.choices, default=InstanceStatus.PENDING, db_index=True
     )
@@ -114,7 +119,9 @@ class Instance(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=("app", "status"), name="instances_instance_app"),
+            models.Index(fields=("app", "desired"), name="instances_instance_wanted"),
             models.Index(fields=("node", "status"), name="instances_instance_node"),
+            models.Index(fields=("node", "on_node"), name="instances_instance_listed"),
         ]
 
     def __str__(self) -> str:

@@ -61,7 +61,7 @@ def _goal(desired: Desired) -> tuple[Goal, Mode]:
     deployment = desired.deployment
     if desired.state == "deleted" or deployment is None:
         return Goal(None, 0, 0), "steady"
-    new = Goal(deployment.release, deployment.floor, desired.count)
+    new = Goal(deployment.release, deployment.floor, desired.count if deployment.release is not None else 0)
     old = Goal(deployment.previous, deployment.previous_floor, desired.count)
     if deployment.status in ("pending", "rolling"):
         return new, "rolling"

@@ -11,7 +11,8 @@ def app_status(desired: Desired, observed: Observed, *, working: bool) -> str:
         return "deleting"
     if working:
         return "deploying"
-    if desired.deployment is None:
+    deployment = desired.deployment
+    if deployment is None or (deployment.release is None and deployment.previous is None):
         return "created"
     live = [i for i in observed.instances if i.live]
     if desired.count == 0:
@@ -22,5 +23,5 @@ def app_status(desired: Desired, observed: Observed, *, working: bool) -> str:
     if serving:
         return "degraded"
     broken = any(i.status in ("crashed", "failed") or i.health == "unhealthy" for i in observed.instances)
-    ended_badly = not live and desired.deployment.status in ("failed", "cancelled")
+    ended_badly = not live and deployment.status in ("failed", "cancelled")
     return "crashed" if broken or ended_badly else "degraded"
