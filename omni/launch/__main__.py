@@ -210,7 +210,8 @@ class Platform:
         self.supervisor.stop(others, hurry=hurry)
         left = max(3.0, allowed - (time.monotonic() - begun) - 2.0)
         argv = self._command("agent.sweep", "--state", self.plan["state"])
-        sweep = ProcessSpec("sweep", argv, "", "start", {"OMNI_STATE": self.plan["state"]}, cwd=str(PROJECT))
+        log = str(Path(self.plan["state"]) / "run" / "sweep.log")
+        sweep = ProcessSpec("sweep", argv, log, "start", {"OMNI_STATE": self.plan["state"]}, cwd=str(PROJECT))
         if self.supervisor.run(sweep, left) is None:
             self.view.say("some instances did not stop in time")
         self.supervisor.stop([name for name in broker if name in self.supervisor.children], hurry=hurry)

@@ -16,7 +16,7 @@ from typing import Any
 from omni.kernel import internal_tokens, keys, secret_files
 from omni.kernel.config import Config, Member
 
-_LETTERS = string.ascii_letters + string.digits
+_LETTERS = string.ascii_lowercase + string.digits
 
 
 def prepare(config: Config, here: list[Member]) -> None:
@@ -75,7 +75,11 @@ def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[s
         "members_on_host": len(here),
         "sample_interval_s": config.timings.sample_interval_s,
         "heartbeat_s": config.timings.heartbeat_s,
-        "assignments_wait_s": config.timings.assignments_wait_s,
+        "wait_s": config.timings.assignments_wait_s,
+        "instance_ports": [
+            min(config.port_range(other)[0] for other in here),
+            max(config.port_range(other)[1] for other in here),
+        ],
         "labels": config.agent.labels,
         "memory_mb": config.agent.memory_mb,
         "protected_ports": protected_ports(config, here),

@@ -87,6 +87,7 @@ def _environment(config: Config, role: str, member: Member | None = None) -> dic
         "OMNI_CONFIG": _absolute(config),
         "OMNI_STATE": str(config.state),
         "OMNI_ROLE": role,
+        "DJANGO_SETTINGS_MODULE": "omni.settings",
         "PYTHONUNBUFFERED": "1",
         "MALLOC_ARENA_MAX": "2",  # glibc's arena per thread would cost tens of MiB in a threaded server
     }
@@ -94,14 +95,10 @@ def _environment(config: Config, role: str, member: Member | None = None) -> dic
 
 
 def migrations(config: Config) -> list[ProcessSpec]:
-    """`manage.py migrate` for each database."""
-    environment = _environment(config, "command")
+    """Both databases, by one process."""
+    argv = (sys.executable, str(PROJECT / "manage.py"), "migrate_all")
     log = str(config.state / "migrate.log")
-    command = (sys.executable, str(PROJECT / "manage.py"), "migrate", "--no-input", "--database")
-    return [
-        ProcessSpec(f"migrate {alias}", (*command, alias), log, "migrate", environment, cwd=str(PROJECT))
-        for alias in ("default", "telemetry")
-    ]
+    return [ProcessSpec("migrate", argv, log, "migrate", _environment(config, "command"), cwd=str(PROJECT))]
 
 
 def node(config: Config, member: Member, *, restart: bool) -> ProcessSpec:

@@ -18,6 +18,7 @@ from omni.launch.screen import Screen, last_lines
 
 _TIMEOUT_S = 150.0
 _PAUSE_S = 0.1
+_SPEAK_EVERY_S = 5.0
 
 
 def main(arguments: list[str]) -> int:
@@ -26,10 +27,13 @@ def main(arguments: list[str]) -> int:
     view.begin("nodes", f"waiting for {len(plan['here'])}")
     waiting = {member["id"]: member for member in plan["here"]}
     deadline = time.monotonic() + _TIMEOUT_S
+    speak = time.monotonic() + _SPEAK_EVERY_S
     while waiting and time.monotonic() < deadline:
         waiting = {key: member for key, member in waiting.items() if not is_ready(member)}
-        if waiting:
-            time.sleep(_PAUSE_S)
+        if waiting and time.monotonic() > speak:
+            view.say("still waiting for " + ", ".join(waiting))
+            speak = time.monotonic() + _SPEAK_EVERY_S
+        time.sleep(_PAUSE_S if waiting else 0)
     view.end("all ready" if not waiting else f"{len(waiting)} of {len(plan['here'])} not ready")
     if not waiting:
         _wait_for_ingress(plan, view, deadline)
