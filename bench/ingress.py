@@ -1,7 +1,7 @@
 """What the ingress costs: `python -m bench.ingress [--seconds 4] [--json FILE]`.
 
 One run measures the floor (a backend asked directly) and the ingress with 1, 100 and 1,000 apps, with the same client
-and backends, interleaved; prints requests/s, latency and CPU per request, and their ratios to the floor. Caddy remembers
+and backends, interleaved; prints requests/s, latency and CPU per request, and the ratios to the floor. Caddy remembers
 the SRV answers of 100 names and evicts at random: the rows for 1,000 apps show what that costs when all are asked alike
 (the worst case) and when few are asked often (Zipf, as in life).
 """
@@ -174,7 +174,7 @@ def summary(rows: list[Row]) -> list[Row]:
     found = []
     for key in dict.fromkeys((row.what, row.mode) for row in rows):
         same = [asdict(row) for row in rows if (row.what, row.mode) == key]
-        middle = {
+        middle: dict[str, Any] = {
             name: statistics.median(row[name] for row in same) if same[0][name] is not None else None
             for name in same[0]
             if name not in ("what", "mode")
