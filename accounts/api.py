@@ -209,9 +209,10 @@ class TokenViewSet(ViewSet):
     @extend_schema(request=TokenFields, responses={201: dict})
     def create(self, request: Request) -> Response:
         values = _input(TokenFields, request)
+        ref = values.pop("org", None)
 
         def verb(tx: Transaction) -> Reply:
-            org = access.org(tx.actor, values.pop("org", None))
+            org = access.org(tx.actor, ref)
             access.recheck(tx.actor, "tokens:write", org.pk)
             token, secret = services.create_token(tx, org=org, acting=tx.actor, **values)
             return Reply({**show_token(token), "token": secret}, 201, token.revision, f"/tokens/{token.pk}")

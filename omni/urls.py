@@ -9,6 +9,8 @@ from accounts.api import OrgViewSet, TokenViewSet
 from omni.api import documents
 from omni.api.events import EventViewSet
 from omni.api.platform import ClusterViewSet, HealthViewSet
+from releases.api import BuildViewSet, ReleaseViewSet
+from releases.api_internal import WorkerArtifactViewSet, WorkerBuildViewSet
 
 urlpatterns = [
     path("", documents.root),
@@ -29,6 +31,20 @@ urlpatterns = [
     path("orgs/<str:org>/members/<str:user>", OrgViewSet.as_view({"delete": "remove_member"})),
     path("tokens", TokenViewSet.as_view({"get": "list", "post": "create"})),
     path("tokens/<int:pk>", TokenViewSet.as_view({"delete": "destroy"})),
+    path("app/<str:app>/releases", ReleaseViewSet.as_view({"get": "list"})),
+    path("app/<str:app>/release/<str:version>", ReleaseViewSet.as_view({"get": "retrieve"})),
+    path("app/<str:app>/release/<str:version>/upload", ReleaseViewSet.as_view({"post": "upload"})),
+    path("app/<str:app>/builds", BuildViewSet.as_view({"get": "list"})),
+    path("app/<str:app>/builds/<int:build_id>", BuildViewSet.as_view({"get": "retrieve"})),
+    path("app/<str:app>/builds/<int:build_id>/logs", BuildViewSet.as_view({"get": "logs"})),
+    path("app/<str:app>/builds/<int:build_id>/cancel", BuildViewSet.as_view({"post": "cancel"})),
+    # what build workers say and ask; not part of the public contract
+    path("internal/builds/<int:build_id>/claim", WorkerBuildViewSet.as_view({"post": "claim"})),
+    path("internal/builds/<int:build_id>/heartbeat", WorkerBuildViewSet.as_view({"post": "heartbeat"})),
+    path("internal/builds/<int:build_id>/logs", WorkerBuildViewSet.as_view({"post": "logs"})),
+    path("internal/builds/<int:build_id>/finish", WorkerBuildViewSet.as_view({"post": "finish"})),
+    path("internal/artifacts/<str:sha256>", WorkerArtifactViewSet.as_view({"get": "retrieve"})),
+    path("internal/packages/<str:sha256>", WorkerArtifactViewSet.as_view({"put": "store_package"})),
 ]
 
 handler400 = "omni.rest.problem.bad_request"

@@ -1,0 +1,84 @@
+"""How an app looks in the API. Rows in, plain data out; no queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+
+from apps.models import App
+from omni.kernel.clock import rfc3339
+
+_DEFAULT_CHECK = {
+    "type": "tcp",
+    "path": "/",
+    "command": "",
+    "interval_s": 5.0,
+    "timeout_s": 2.0,
+    "healthy_threshold": 1,
+    "unhealthy_threshold": 3,
+    "start_period_s": 60.0,
+}
+
+
+def health_check_of(stored: dict[str, Any]) -> dict[str, Any]:
+    """The whole health check: what was set over the defaults (DECISIONS 19)."""
+    return {**_DEFAULT_CHECK, **stored}
+
+
+def strategy_of(stored: dict[str, Any]) -> dict[str, Any]:
+    """The whole strategy: what was set over the defaults."""
+    deadline = settings.CONFIG.timings.progress_deadline_s
+    defaults = {"type": "rolling", "max_surge": 1, "max_unavailable": 0, "canary_percent": None}
+    return {**defaults, "progress_deadline_s": deadline, "auto_revert": True, **stored}
+
+
+def urls_of(app: App) -> list[str]:
+    """Where it answers; the first one at the ingress's own port (DECISIONS 28)."""
+    config = settings.CONFIG
+    port = "" if config.ingress.port == 80 else f":{config.ingress.port}"
+    return [f"http://{name}{port}" for name in (f"{app.hostname}.{config.domain}", *app.domains)]
+
+
+def app(row: App, env: dict[str, Any]) -> dict[str, Any]:
+    """`row` with its org; `env` as `apps.configuration.shown_env` gives it."""
+    base = f"/app/{row.pk}"
+    return {
+        "id": row.pk,
+        "name": row.name,
+        "org": row.org.name,
+        "org_id": row.org_id,
+        "description": row.description,
+        "status": row.status,
+        "desired_state": row.desired_state,
+        "instances": row.instances,
+        "memory_mb": row.memory_mb,
+        "cpu": row.cpu,
+        "cpu_limit": row.cpu_limit,
+        "singleton": row.singleton,
+        "env": env,
+        "health_check": health_check_of(row.health_check),
+        "strategy": strategy_of(row.strategy),
+        "restart_policy": row.restart_policy,
+        "stop_timeout_s": row.stop_timeout_s,
+        "runtime": row.runtime,
+        "placement": {"spread_by": "", "constraints": [], **row.placement},
+        "domains": row.domains,
+        "labels": row.labels,
+        "maintenance": row.maintenance,
+        "urls": urls_of(row),
+        "created_at": rfc3339(row.created_at),
+        "updated_at": rfc3339(row.updated_at),
+        "revision": row.revision,
+        "links": {
+            "self": f"{base}/info",
+            "metrics": f"{base}/metrics",
+            "instances": f"{base}/instances",
+            "logs": f"{base}/logs",
+            "releases": f"{base}/releases",
+            "builds": f"{base}/builds",
+            "deployments": f"{base}/deployments",
+            "config": f"{base}/config",
+            "events": f"/events?app={row.pk}",
+        },
+    }

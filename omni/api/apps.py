@@ -1,0 +1,226 @@
+"""`/app…`: the views of an app that need more than one layer (its releases, its instances, its figures).
+
+Validates, calls verbs, answers. A change that running instances need becomes the next release and a deployment
+(DECISIONS 23); what that is, `releases` and `instances` know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from django.db.models import Q
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from instances.telemetry.figures import app_metrics
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from accounts import access as accounts_access
+from apps import services as apps
+from apps.access import app as find_app
+from apps.access import apps as visible_apps
+from apps.configuration import shown_env
+from apps.fields import AppFields, ConfigFields, CreateAppFields, ScaleFields
+from apps.models import App, ConfigRevision
+from apps.representation import app as show
+from consensus.gate import Transaction
+from instances import queries
+from instances import services as instances
+from omni.kernel.errors import Conflict, InvalidInput
+from omni.rest.fields import StrictSerializer
+from omni.rest.paging import page
+from omni.rest.permissions import actor_of
+from omni.rest.rendering import dumps
+from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
+from releases import services as releases
+
+_STATUSES = ("created", "deploying", "running", "degraded", "stopped", "crashed", "deleting")
+# Fields whose change an app's controller carries out without a new release.
+_SCALING = {"instances", "singleton", "placement"}
+
+
+def _valid(kind: type[StrictSerializer], request: Request) -> dict[str, Any]:
+    fields = kind(data=request.data)
+    fields.is_valid(raise_exception=True)
+    return dict(fields.validated_data)
+
+
+def _shown(app: App) -> dict[str, Any]:
+    return show(app, shown_env(apps.current_revision(app)))
+
+
+def _page_of(rows: list[App]) -> list[dict[str, Any]]:
+    numbers = Q(pk__in=[])
+    for app in rows:
+        numbers |= Q(app=app, number=app.config_number)
+    env = {revision.app_id: shown_env(revision) for revision in ConfigRevision.objects.filter(numbers)}
+    return [show(app, env.get(app.pk, {})) for app in rows]
+
+
+class AppViewSet(ViewSet):
+    scopes = {
+        "create": "apps:write",
+        "list": "apps:read",
+        "info": "apps:read",
+        "partial_update": "apps:write",
+        "destroy": "apps:write",
+        "metrics": "apps:read",
+        "start": "apps:write",
+        "stop": "apps:write",
+        "restart": "apps:write",
+        "scale": "apps:write",
+        "config": "apps:read",
+        "set_config": "apps:write",
+    }
+
+    @extend_schema(request=CreateAppFields, responses={201: dict}, operation_id="app_create")
+    def create(self, request: Request) -> Response:
+        fields = _valid(CreateAppFields, request)
+        ref = fields.pop("org", None)
+
+        def verb(tx: Transaction) -> Reply:
+            org = accounts_access.org(tx.actor, ref)
+            accounts_access.recheck(tx.actor, "apps:write", org.pk)
+            app = apps.create_app(tx, org=org, fields=fields)
+            return Reply(_shown(app), 201, app.revision, f"/app/{app.pk}/info")
+
+        return perform(request, verb)
+
+    @extend_schema(
+        operation_id="app_list",
+        parameters=[OpenApiParameter("org", str), OpenApiParameter("q", str), OpenApiParameter("status", str)],
+        responses={200: dict},
+    )
+    def list(self, request: Request) -> Response:
+        actor = actor_of(request)
+        rows = visible_apps(actor).select_related("org")
+        if org := request.query_params.get("org"):
+            rows = rows.filter(org=accounts_access.org(actor, org))
+        if text := request.query_params.get("q"):
+            rows = rows.filter(Q(name__icontains=text) | Q(description__icontains=text))
+        if status := request.query_params.get("status"):
+            rows = rows.filter(status__in=[part for part in status.split(",") if part in _STATUSES])
+        return page(request, rows, _page_of)
+
+    @extend_schema(operation_id="app_info", responses={200: dict})
+    def info(self, request: Request, app: str) -> Response:
+        found = find_app(actor_of(request), app)
+        shown = _shown(found)
+        body = {**shown, "org": {"id": found.org_id, "name": found.org.name}, **queries.info(found)}
+        body["links"] = {**shown["links"], **body.get("links", {})}
+        return Response(body, headers={"ETag": etag(found.revision)})
+
+    @extend_schema(request=AppFields, responses={200: dict})
+    def partial_update(self, request: Request, app: str) -> Response:
+        fields = _valid(AppFields, request)
+        expected = expected_revision(request)
+
+        def verb(tx: Transaction) -> Reply:
+            found = self._for_write(tx, app, expected)
+            self._refuse_move(tx, found, fields)
+            return self._changed(tx, found, fields, rehearsal=tx.rehearsal)
+
+        return perform(request, verb)
+
+    @extend_schema(responses={202: dict})
+    def destroy(self, request: Request, app: str) -> Response:
+        expected = expected_revision(request)
+
+        def verb(tx: Transaction) -> Reply:
+            found = self._for_write(tx, app, expected)
+            instances.delete(tx, found)
+            plan = instances.plan_now(tx, found) if tx.rehearsal else None
+            return Reply(_shown(found), 202, found.revision, f"/app/{found.pk}/info", plan)
+
+        return perform(request, verb)
+
+    @extend_schema(operation_id="app_metrics", responses={200: dict})
+    def metrics(self, request: Request, app: str) -> Response:
+        found = find_app(actor_of(request), app)
+        body = dumps(app_metrics(found.pk))
+        tag = f'"{hashlib.blake2b(body, digest_size=8).hexdigest()}"'
+        if request.headers.get("If-None-Match") == tag:
+            return Response(status=304, headers={"ETag": tag})
+        return Response(body, headers={"ETag": tag})
+
+    @extend_schema(request=None, responses={202: dict})
+    def start(self, request: Request, app: str) -> Response:
+        return self._deploying(request, app, instances.start)
+
+    @extend_schema(request=None, responses={202: dict})
+    def stop(self, request: Request, app: str) -> Response:
+        return self._deploying(request, app, instances.stop)
+
+    @extend_schema(request=None, responses={202: dict})
+    def restart(self, request: Request, app: str) -> Response:
+        return self._deploying(request, app, instances.restart)
+
+    @extend_schema(request=ScaleFields, responses={202: dict})
+    def scale(self, request: Request, app: str) -> Response:
+        wanted = _valid(ScaleFields, request)["instances"]
+        return self._deploying(request, app, lambda tx, found: instances.scale(tx, found, wanted))
+
+    @extend_schema(responses={200: dict})
+    def config(self, request: Request, app: str) -> Response:
+        found = find_app(actor_of(request), app)
+        return Response(self._config(found), headers={"ETag": etag(found.revision)})
+
+    @extend_schema(request=ConfigFields, responses={200: dict})
+    def set_config(self, request: Request, app: str) -> Response:
+        fields = _valid(ConfigFields, request)
+        expected = expected_revision(request)
+
+        def verb(tx: Transaction) -> Reply:
+            found = self._for_write(tx, app, expected)
+            reply = self._changed(tx, found, fields, rehearsal=tx.rehearsal)
+            reply.data = {**self._config(found), "deployment": reply.data.get("deployment")}
+            return reply
+
+        return perform(request, verb)
+
+    def _config(self, app: App) -> dict[str, Any]:
+        revision = apps.current_revision(app)
+        return {"env": shown_env(revision), "number": revision.number, "revision": app.revision}
+
+    def _for_write(self, tx: Transaction, ref: str, expected: int | None) -> App:
+        app = find_app(tx.actor, ref)
+        accounts_access.recheck(tx.actor, "apps:write", app.org_id)
+        check_revision(app.revision, expected)
+        return app
+
+    def _refuse_move(self, tx: Transaction, app: App, fields: dict[str, Any]) -> None:
+        ref = fields.pop("org", None)
+        if ref is not None and accounts_access.org(tx.actor, ref).pk != app.org_id:
+            raise Conflict("An app stays in its org: its members, quotas and host names hang on it.", code="org_fixed")
+
+    def _changed(self, tx: Transaction, app: App, fields: dict[str, Any], *, rehearsal: bool) -> Reply:
+        """Apply a patch; a configuration change becomes a release, a scaling change a deployment."""
+        changed, revision = apps.update_app(tx, app, fields)
+        deployment = None
+        if revision is not None:
+            release = releases.change_configuration(tx, app, revision)
+            if release is not None:
+                deployment = instances.deploy(tx, app, release, kind="config")
+        elif changed & _SCALING:
+            deployment = instances.rescaled(tx, app)
+        body = _shown(app)
+        if deployment is not None:
+            body["deployment"] = queries.show_deployment(deployment)
+        return Reply(body, 200, app.revision, "", instances.plan_now(tx, app) if rehearsal else None)
+
+    def _deploying(self, request: Request, ref: str, act: Any) -> Response:
+        if request.data and not isinstance(request.data, dict):
+            raise InvalidInput("An object is wanted.")
+        expected = expected_revision(request)
+
+        def verb(tx: Transaction) -> Reply:
+            app = self._for_write(tx, ref, expected)
+            deployment = act(tx, app)
+            plan = instances.plan_now(tx, app) if tx.rehearsal else None
+            if deployment is None:  # it is so already: nothing to wait for
+                return Reply(_shown(app), 202, app.revision, f"/app/{app.pk}/info", plan)
+            shown = queries.show_deployment(deployment)
+            return Reply(shown, 202, deployment.revision, shown["links"]["self"], plan)
+
+        return perform(request, verb)
