@@ -27,13 +27,8 @@ from omni.kernel.errors import InvalidInput, Malformed, OmniError, StorageFull, 
 
 ROUTES = re.compile(r"(POST) /app/[^/]+/release/[^/]+/upload|(PUT) /internal/packages/[0-9a-f]{64}")
 FILE_PARTS = ("file", "media", "upload")
-MEDIA_TYPES = (
-    "application/gzip",
-    "application/x-gzip",
-    "application/zip",
-    "application/x-tar",
-    "application/x-zip-compressed",
-)
+SHOWN_MEDIA_TYPES = ("application/gzip", "application/zip", "application/x-tar")
+MEDIA_TYPES = (*SHOWN_MEDIA_TYPES, "application/x-gzip", "application/x-zip-compressed")
 _BATCH = 1 << 20
 _FIELD_MAX = 4096
 

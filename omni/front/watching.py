@@ -87,9 +87,8 @@ class Watching:
         at, wait_s = _number(query.pop("index", "0")), min(_number(query.pop("wait", "0")), self.max_wait_s)
         plain = Request(**{name: getattr(request, name) for name in Request.__dataclass_fields__})
         plain.query = urlencode(query)
-        key = (
-            f"{plain.path}?{plain.query}#{hashlib.sha256(plain.headers.get('authorization', '').encode()).hexdigest()}"
-        )
+        who = hashlib.sha256(plain.headers.get("authorization", "").encode()).hexdigest()
+        key = f"{plain.path}?{plain.query}#{who}"
         deadline = time.monotonic() + wait_s
         while True:
             answer = await ask(plain)
