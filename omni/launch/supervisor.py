@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from omni.launch import proc, rotation
+from omni.launch.screen import last_lines
 from omni.launch.spec import ProcessSpec
 
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -203,7 +204,9 @@ class Supervisor:
         delay = BACKOFF_S[min(child.failures, len(BACKOFF_S) - 1)]
         child.failures += 1
         child.due = time.monotonic() + delay
-        self.say(f"{child.spec.name} {how}; next start in {delay:g} s; log: {child.spec.log}")
+        last = (last_lines(child.spec.log, 1) or [""])[0].strip()[:200] if child.failures == 1 else ""
+        said = f" ({last})" if last else ""
+        self.say(f"{child.spec.name} {how}{said}; next start in {delay:g} s; log: {child.spec.log}")
 
     def _sweep(self, spec: ProcessSpec) -> None:
         """End what a dead child has left: its own children, known by its mark."""
