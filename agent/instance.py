@@ -19,14 +19,15 @@ from agent.logs.tail import NAMES, Tail
 from agent.packages import Packages
 from agent.plan import Action, Process, Situation, decide
 from agent.ports import NoPort, Ports
-from agent.protocol import Assignment, Exit, Observed, Probe
+from agent.protocol import Assignment, Exit, HealthCheck, Observed, Probe
 from agent.record import Record
 from agent.runtimes.base import Executed, Launch, Refused, Runtime, RuntimeFault, Unavailable, Unknown
-from agent.store import Store
+from agent.store import SWEPT, Store
 
 log = logging.getLogger(__name__)
 
 _AFTER_FAULT_S = 2.0
+PROCESS_SETTLES_S = 1.0  # a process that ends sooner was never up, where nothing else is asked of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,10 @@ class Instance:
 
     async def _adopt(self) -> None:
         """Take over what an earlier agent left, whatever it was doing at its end."""
+        swept = self._around.store.directory(self.record.id) / SWEPT
+        if swept.exists():
+            self._keep(lifecycle.interrupted(self.record))
+            swept.unlink()
         self._keep(lifecycle.rebooted(self.record, clock.boot_id()))
         await self._claim_unwritten_start()
         if self.record.handle is None:
@@ -227,7 +232,14 @@ class Instance:
         ]
 
     async def _watch(self, handle: dict[str, object]) -> None:
-        await self.runtime.wait(handle)
+        while True:
+            try:
+                await self.runtime.wait(handle)
+                if (await self.runtime.observe(handle)).state != "running":
+                    break
+            except (RuntimeFault, OSError) as error:
+                log.warning("instance %s: cannot watch it: %s", self.record.id, error)
+            await asyncio.sleep(1.0)
         self._process = "ended"
         self._wake.set()
 
@@ -237,14 +249,25 @@ class Instance:
         state = HealthState(health=known.health if was_good else "starting", ever=was_good)
         while self._runs():
             check = self.record.assignment.health_check
-            ok, said = await probes.ask(check, self._around.address, self.record.port or 0, self._execute)
+            ok, said = await self._ask(check)
             if not self._runs():
                 return
-            now = clock.monotonic()
-            since_start = now - (self.record.started if self.record.started is not None else now)
+            now, since_start = clock.monotonic(), self._since_start()
             state = step(state, check, ok, since_start)
-            self._keep(lifecycle.probed(self.record, state, Probe(clock.rfc3339(), ok, said), now))
+            try:
+                self._keep(lifecycle.probed(self.record, state, Probe(clock.rfc3339(), ok, said), now))
+            except OSError as error:  # a full disk must not end the checks
+                log.warning("instance %s: %s", self.record.id, error)
             await asyncio.sleep(pause(state, check, since_start))
+
+    async def _ask(self, check: HealthCheck) -> tuple[bool, str]:
+        if check.type == "process" and self._since_start() < min(PROCESS_SETTLES_S, check.start_period_s):
+            return False, "its process was only just started"
+        return await probes.ask(check, self._around.address, self.record.port or 0, self._execute)
+
+    def _since_start(self) -> float:
+        started = self.record.started
+        return 0.0 if started is None else clock.monotonic() - started
 
     def _runs(self) -> bool:
         return self._process == "running"

@@ -37,8 +37,22 @@ def rebooted(record: Record, boot_id: str) -> Record:
     if record.boot_id == boot_id:
         return record
     return replace(
-        record, boot_id=boot_id, started=None, healthy_since=None, drain_until=None, kill_at=None, next_start=None
+        interrupted(record),
+        boot_id=boot_id,
+        started=None,
+        healthy_since=None,
+        drain_until=None,
+        kill_at=None,
+        next_start=None,
+        ended_at=None,
     )
+
+
+def interrupted(record: Record) -> Record:
+    """Its process was ended from outside, with the platform or the host: no crash, it starts again at once."""
+    if record.handle is None or record.leaving or record.assignment.desired != "run":
+        return record
+    return replace(record, leaving="restart", drain_until=None, kill_at=None)
 
 
 def drained_from(record: Record, now: float) -> Record:
@@ -50,7 +64,7 @@ def drained_from(record: Record, now: float) -> Record:
     detail = "leaving the ingress" if wait else "stopping"
     if leaving == "stop":
         return observe(record, status="stopping", draining=wait > 0, detail=detail)
-    return observe(record, draining=True, detail="restarting as asked")
+    return observe(record, draining=True, detail="restarting")
 
 
 def terminated(record: Record, now: float) -> Record:
@@ -127,12 +141,12 @@ def ended(record: Record, exit_: Exit, now: float, jitter: float) -> Record:
     """The process is gone and nothing of its tree is left; `exit_.at` is this moment."""
     leaving, was_healthy_since = record.leaving, record.healthy_since
     record = replace(record, handle=None, past_handle=record.handle, started=None, healthy_since=None)
-    record = replace(record, leaving="", drain_until=None, kill_at=None)
+    record = replace(record, leaving="", drain_until=None, kill_at=None, ended_at=now)
     record = observe(record, last_exit=exit_, health="unknown", handle={}, draining=False)
     if leaving == "stop" or record.assignment.desired != "run":
         return observe(record, status="stopped", address=None, detail="stopped")
     if leaving == "restart":
-        return observe(replace(record, failures=0, next_start=None), status="starting", detail="restarting as asked")
+        return observe(replace(record, failures=0, next_start=None), status="starting", detail="restarting")
     if record.assignment.restart_policy != "always":
         content = exit_.code == 0
         if content or record.assignment.restart_policy == "never":

@@ -12,6 +12,8 @@ from typing import Literal
 
 from agent.record import Record
 
+LOG_PATIENCE_S = 120.0  # how long the directory of a removed instance is kept for the sake of its log
+
 Process = Literal["none", "running", "ended"]
 Kind = Literal["start", "drain", "terminate", "kill", "record_end", "finish", "delete", "wait"]
 
@@ -79,7 +81,10 @@ def _removed_when_its_log_is_safe(it: Situation) -> Action | None:
         return None
     if it.log_done or record.orphan:
         return Action("delete", "removed")
-    return Action("wait", "its log is not yet acknowledged")
+    patience = (record.ended_at if record.ended_at is not None else it.now) + LOG_PATIENCE_S
+    if it.now >= patience:
+        return Action("delete", "removed; nobody took the rest of its log")
+    return Action("wait", "its log is not yet acknowledged", patience)
 
 
 def _terminal_stays(it: Situation) -> Action | None:
@@ -95,9 +100,13 @@ def _unwanted_without_process_is_stopped(it: Situation) -> Action | None:
 
 
 def _asked_restart_does_not_wait(it: Situation) -> Action | None:
-    """A restart asked for ends the back-off."""
+    """A restart asked for ends the back-off of a crash (not the wait for something that start needs)."""
     record = it.record
-    if record.observed.status == "crashed" and record.assignment.generation > record.observed.generation:
+    if (
+        record.observed.status == "crashed"
+        and record.delays == 0
+        and record.assignment.generation > record.observed.generation
+    ):
         return Action("start", "restart asked for")
     return None
 

@@ -43,6 +43,7 @@ class Record:
     drain_until: float | None = None
     kill_at: float | None = None
     next_start: float | None = None
+    ended_at: float | None = None
     orphan: bool = False
     past_handle: dict[str, Any] | None = None
     log_start: tuple[int, int] = (0, 0)

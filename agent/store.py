@@ -22,6 +22,7 @@ from agent.record import Record
 log = logging.getLogger(__name__)
 
 RECORD = "state.json"
+SWEPT = "swept"  # left by `agent.sweep`: the instance was ended with the platform
 TREES = "trees"
 
 
@@ -47,7 +48,7 @@ class Store:
 
     def save(self, record: Record) -> None:
         directory = self.directory(record.id)
-        directory.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(mode=0o711, exist_ok=True)  # without a sandbox its user must get through to its home
         write_atomically(directory / RECORD, protocol.to_json(record))
 
     def load(self) -> list[Record]:

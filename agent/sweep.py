@@ -17,6 +17,7 @@ from agent.config import platform_of
 from agent.runtimes import watcher
 from agent.runtimes.base import Handle, RuntimeFault
 from agent.runtimes.process import ProcessRuntime
+from agent.store import RECORD, SWEPT
 from sandbox import cgroups, network
 from sandbox.probe import Facts
 
@@ -57,7 +58,8 @@ async def _living(runtime: ProcessRuntime, instances_dir: Path, platform: str) -
 
 
 async def _end(runtime: ProcessRuntime, instances_dir: Path, handle: Handle, longest_stop_s: float) -> None:
-    patience = min(_stop_timeout(instances_dir / str(handle["instance"])), longest_stop_s)
+    directory = instances_dir / str(handle["instance"])
+    patience = min(_stop_timeout(directory), longest_stop_s)
     await runtime.stop(handle)
     try:
         async with asyncio.timeout(patience):
@@ -66,11 +68,13 @@ async def _end(runtime: ProcessRuntime, instances_dir: Path, handle: Handle, lon
     except TimeoutError:
         pass
     await runtime.remove(handle)
+    if (directory / RECORD).exists():
+        (directory / SWEPT).touch()
 
 
 def _stop_timeout(directory: Path) -> float:
     try:
-        return float(json.loads((directory / "state.json").read_bytes())["assignment"]["stop_timeout_s"])
+        return float(json.loads((directory / RECORD).read_bytes())["assignment"]["stop_timeout_s"])
     except (OSError, ValueError, KeyError, TypeError):
         return STOP_S
 

@@ -57,13 +57,13 @@ class Reporter:
         while True:
             try:
                 answer = await self.send()
+                supervisor.forget(answer.unknown)
                 failures = 0
-            except (NoAnswer, Rejected, ValueError) as error:
+            except (NoAnswer, Rejected, ValueError, OSError) as error:
                 failures += 1
                 _tell(failures, "report", error)
                 await asyncio.sleep(_pause(failures))
                 continue
-            supervisor.forget(answer.unknown)
             if not self._news.is_set():
                 await self._news_or_heartbeat()
 
@@ -107,7 +107,7 @@ class Assigner:
             try:
                 await self.read(supervisor, wait)
                 failures, wait = 0, self._wait_s
-            except (NoAnswer, Rejected, ForeignList, ValueError) as error:
+            except (NoAnswer, Rejected, ForeignList, ValueError, OSError) as error:
                 failures += 1
                 _tell(failures, "assignments", error)
                 await asyncio.sleep(_pause(failures))

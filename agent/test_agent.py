@@ -82,7 +82,7 @@ def test_removal_leaves_no_process_and_no_file(plane: FakePlane, agent: AgentUnd
 def test_a_crash_is_told_with_evidence_and_restarted_in_place(plane: FakePlane, agent: AgentUnderTest):
     agent.start()
     check = HealthCheck(type="process", interval_s=0.1)
-    plane.want(assignment(1, plane.release(NOTHING), "echo begin; sleep 0.6; echo why >&2; exit 7", health_check=check))
+    plane.want(assignment(1, plane.release(NOTHING), "echo begin; sleep 1.5; echo why >&2; exit 7", health_check=check))
     plane.status(1, "running")
     crashed = plane.status(1, "crashed")
     assert crashed.last_exit is not None
@@ -105,7 +105,7 @@ def test_want_of_memory_is_told_apart(plane: FakePlane, agent: AgentUnderTest):
     if probe().limits == "none":
         pytest.skip("no cgroups here")
     agent.start()
-    command = 'python3 -c "import time; time.sleep(0.5); b = bytearray(200 * 2**20)"'
+    command = 'python3 -c "import time; time.sleep(1.5); b = bytearray(200 * 2**20)"'
     plane.want(assignment(1, plane.release(NOTHING), command, memory_mb=32))
     crashed = plane.status(1, "crashed", "failed")
     assert crashed.last_exit is not None
@@ -209,6 +209,9 @@ def test_sweep_ends_everything_politely_first(plane: FakePlane, agent: AgentUnde
     agent.sweep()
     assert not alive(agent)
     assert (agent.instances / "1" / "home" / "said").exists()
+    agent.start()
+    plane.wait(lambda: all(plane.observed[number].restarts == 1 for number in (1, 2, 3)))
+    assert all(each.status != "crashed" for number in (1, 2, 3) for each in plane.history[number])
 
 
 def test_a_flood_is_bounded_counted_and_silences_nobody(plane: FakePlane, agent: AgentUnderTest, tmp_path: Path):

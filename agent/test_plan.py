@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent import lifecycle, record
 from agent.health import HealthState
-from agent.plan import Process, Situation, decide
+from agent.plan import LOG_PATIENCE_S, Process, Situation, decide
 from agent.protocol import Assignment, Exit, Probe, ReleaseRef
 from agent.record import Record
 
@@ -34,6 +34,7 @@ class Life:
     deleted: bool = False
     term_at: float | None = None
     ignores_term: bool = False
+    unavailable: bool = False
 
     def settle(self) -> list[str]:
         done: list[str] = []
@@ -50,6 +51,9 @@ class Life:
     def do_start(self) -> None:
         assert self.process == "none"
         assert self.record.assignment.desired == "run"
+        if self.unavailable:
+            self.record = lifecycle.delayed(self.record, "no package", self.now, 0.5)
+            return
         self.record = lifecycle.starting(self.record, 2000, "127.0.0.1:2000")
         self.record = lifecycle.started(self.record, {"pid": 1}, self.now, AT)
         self.process = "running"
@@ -82,7 +86,7 @@ class Life:
     def do_delete(self) -> None:
         assert self.process == "none"
         assert self.record.terminal
-        assert self.log_done or self.record.orphan
+        assert self.log_done or self.record.orphan or self.now >= (self.record.ended_at or 0) + LOG_PATIENCE_S
         self.deleted = True
 
     def probe(self, ok: bool) -> None:
@@ -106,6 +110,8 @@ EVENTS = st.one_of(
     st.tuples(st.just("desired"), st.sampled_from(["run", "stop", "remove"])),
     st.tuples(st.just("orphan"), st.none()),
     st.tuples(st.just("stubborn"), st.booleans()),
+    st.tuples(st.just("unavailable"), st.booleans()),
+    st.tuples(st.just("interrupted"), st.none()),
 )
 
 
@@ -122,6 +128,11 @@ def happen(life: Life, event: str, value: Any) -> None:
         life.assign(desired=value)
     elif event == "orphan":
         life.record = lifecycle.orphaned(life.record)
+    elif event == "unavailable":
+        life.unavailable = value
+    elif event == "interrupted" and life.process == "running":
+        life.record = lifecycle.interrupted(life.record)
+        life.process = "ended"
     elif event == "stubborn":
         life.ignores_term = value
 
@@ -257,3 +268,39 @@ def test_never_healthy_within_the_start_period_is_told_and_left_to_the_control_p
     assert life.record.observed.status == "starting"
     assert life.record.observed.detail == "not healthy within 60 s of its start: port 1: refused"
     assert life.settle() == []
+
+
+def test_what_ended_with_the_platform_starts_again_without_being_blamed():
+    life = fresh()
+    life.settle()
+    for _ in range(5):
+        happen(life, "interrupted", None)
+        assert life.settle() == ["record_end", "start"]
+    assert life.record.early_exits == 0
+    assert life.record.observed.status == "starting"
+
+
+def test_a_log_that_nobody_takes_does_not_keep_a_removed_instance_for_ever():
+    life = fresh()
+    life.settle()
+    life.assign(desired="remove")
+    life.settle()
+    assert not life.deleted
+    life.now += LOG_PATIENCE_S
+    life.settle()
+    assert life.deleted
+
+
+def test_restart_policies_say_what_an_end_by_itself_means():
+    for policy, code, status in (
+        ("never", 0, "stopped"),
+        ("never", 1, "failed"),
+        ("on_failure", 0, "stopped"),
+        ("on_failure", 1, "crashed"),
+        ("always", 0, "crashed"),
+    ):
+        life = fresh(restart_policy=policy)
+        life.settle()
+        life.probe(True)
+        ended = lifecycle.ended(life.record, Exit(AT, code=code), life.now, 0.5)
+        assert ended.observed.status == status, policy

@@ -25,7 +25,8 @@ from agent.logs.tail import Tail
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
-POST_LINES = 12_000
+POST_BYTES = 1024 * 1024
+LINE_COST = 40  # bytes around a line's text in a post
 BATCH_LINES = 5_000
 POST_S = 10.0
 
@@ -98,13 +99,14 @@ class Shipper:
             source.allowance = source.allowance.filled(now)
             if source.unwanted:
                 source.tail.discard()
-            if source.allowance.tokens <= 0 or not source.tail.waiting():
                 continue
-            lines = source.tail.batch(at_us, BATCH_LINES)
+            if source.allowance.tokens <= 0:
+                continue
+            lines = _read(source, at_us)
             if lines:
                 gathered.append((source, lines))
-                total += len(lines)
-                if total >= POST_LINES:
+                total += sum(len(line[2]) + LINE_COST for line in lines)
+                if total >= POST_BYTES:
                     break
         return gathered
 
@@ -132,4 +134,16 @@ class Shipper:
 
     def _trim(self) -> None:
         for source in self._sources.values():
-            source.tail.trim()
+            try:
+                source.tail.trim()
+            except OSError as error:
+                log.warning("instance %s: its log cannot be trimmed: %s", source.instance_id, error)
+
+
+def _read(source: Source, at_us: int) -> list[list[Any]]:
+    """The next batch; a file that cannot be read or a cursor that cannot be written stops this instance's log only."""
+    try:
+        return source.tail.batch(at_us, BATCH_LINES) if source.tail.waiting() else []
+    except OSError as error:
+        log.warning("instance %s: its log waits: %s", source.instance_id, error)
+        return []
