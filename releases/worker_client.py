@@ -102,7 +102,7 @@ class ControlPlane:
     def fetch_artifact(
         self, sha256: str, size: int, path: Path, within_s: float, stop: Callable[[], None] = lambda: None
     ) -> None:
-        """Stream the upload into `path`; `stop` may raise to end it. Raises Damaged when it is not what was asked for."""
+        """Stream the upload into `path`; `stop` may raise to end it. Raises Damaged when it is something else."""
 
         def once(member: str) -> httpx.Response:
             with self._client.stream("GET", f"{member}/internal/artifacts/{sha256}") as answer:

@@ -15,7 +15,7 @@ import shutil
 import stat
 import tarfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -59,18 +59,20 @@ def unpack(
     limits: Limits = _NO_LIMITS,
     links: Links = _TREE_ONLY,
     owner: tuple[int, int] | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> Unpacked:
     """Unpack tar, tar.gz or zip, told apart by content. `owner` (uid, gid) gets everything, the root included.
 
     `destination` must not exist or be empty, in a directory that only the caller writes to; when the archive is
-    refused (BadArchive) nothing of it stays. Times are kept, modes become 644 or 755.
+    refused (BadArchive), or `tick`, which is called all the while, raises, nothing of it stays. Times are kept, modes
+    become 644 or 755.
     """
     destination.mkdir(mode=0o755, exist_ok=True)
     if any(destination.iterdir()):
         raise FileExistsError(f"{destination} is not empty")
     try:
         with path.open("rb") as stream:
-            done = _write_tree(_entries(stream, budget := Budget(limits), links), destination, budget, owner)
+            done = _write_tree(_entries(stream, budget := Budget(limits, tick), links), destination, budget, owner)
     except BaseException:
         _empty(destination)
         raise
@@ -85,13 +87,14 @@ def pack(
     limits: Limits = _NO_LIMITS,
     links: Links = _TREE_ONLY,
     alias: str = "/app",
+    tick: Callable[[], None] = lambda: None,
 ) -> Packed:
     """Write `tree` as an uncompressed tar: the same bytes for the same names, contents, times and execute bits.
 
     Absolute links below `alias` (where the tree lay while it was built) become relative. The tree may be hostile,
     but nobody may be writing to it any more. Raises BadArchive for what `unpack` would refuse.
     """
-    budget = Budget(limits)
+    budget = Budget(limits, tick)
     digest = hashlib.sha256()
     size = 0
     with out.open("wb") as stream:

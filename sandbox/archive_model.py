@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,13 +62,14 @@ class Entry:
 
 
 class Budget:
-    """Counts what has been read so far against the limits."""
+    """Counts what has been read so far against the limits; calls `tick` meanwhile, which may raise to end it."""
 
     RATIO_FROM = 1024 * 1024  # below this much output a ratio says nothing
     META_BYTES = 64 * 1024 * 1024
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, tick: Callable[[], None] = lambda: None) -> None:
         self.limits = limits
+        self._tick = tick
         self.files = 0
         self.bytes = 0
         self._headers = 0
@@ -80,12 +82,14 @@ class Budget:
 
     def add_header(self, meta_bytes: int = 0) -> None:
         """Count what makes no file too: extended headers and repeated directories cost time and memory as well."""
+        self._tick()
         self._headers += 1
         self._meta_bytes += meta_bytes
         if self._headers > 4 * self.limits.files + 64 or self._meta_bytes > self.META_BYTES:
             raise BadArchive("too_many_headers", "far more headers than files")
 
     def add_bytes(self, count: int, name: str) -> None:
+        self._tick()
         self.bytes += count
         if self.bytes > self.limits.bytes:
             raise BadArchive("too_many_bytes", f"more than {self.limits.bytes} bytes unpacked", name)

@@ -241,7 +241,8 @@ def _unfold(spec: Spec, facts: Facts) -> list[str]:
     move = f"cd {shlex.quote(host_path(spec, spec.cwd))} && " if facts.isolation == "none" else ""
     # The text is put together before `unset`, and unset before it is run, so that it may set any name.
     script = f'_omni="{joined}"; unset {" ".join(names)}; {move}eval "unset _omni; $_omni"; exec "$@"'
-    return ["/bin/sh", "-c", script, "sh", *spec.argv]
+    argv = [host_path(spec, part) for part in spec.argv] if facts.isolation == "none" else spec.argv
+    return ["/bin/sh", "-c", script, "sh", *argv]
 
 
 def _env_script(spec: Spec, facts: Facts) -> str:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from releases.build_errors import BuildFailed
-from releases.builders import base, dockerfile, node, procfile, python, static
-from releases.builders.base import Plan, Source
+from releases.builders import dockerfile, node, procfile, python, static
+from releases.builders.base import Builder, Plan, Source
 
 __all__ = ["Plan", "Source", "detect"]
 
 # `procfile` comes after the languages: it is what is left when there is nothing to install.
-_KINDS = (python, node, static, procfile, dockerfile)
+_KINDS: tuple[tuple[str, Builder], ...] = (
+    (python.LOOKS_FOR, python.plan),
+    (node.LOOKS_FOR, node.plan),
+    (static.LOOKS_FOR, static.plan),
+    (procfile.LOOKS_FOR, procfile.plan),
+    (dockerfile.LOOKS_FOR, dockerfile.plan),
+)
 
 
 def detect(source: Source) -> Plan:
@@ -20,15 +26,15 @@ def detect(source: Source) -> Plan:
         dockerfile.plan(source)
     if source.has(procfile.NAME):
         source = replace(source, procfile=procfile.parse(source.read(procfile.NAME)))
-    for kind in _KINDS:
-        plan = kind.plan(source)
+    for _, build in _KINDS:
+        plan = build(source)
         if plan is not None:
             return replace(plan, process_types=source.procfile or plan.process_types)
     raise _nothing(source)
 
 
-def _nothing(source: base.Source) -> BuildFailed:
-    wanted = [procfile.LOOKS_FOR, *(kind.LOOKS_FOR for kind in _KINDS if kind is not procfile)]
+def _nothing(source: Source) -> BuildFailed:
+    wanted = [looks_for for looks_for, _ in _KINDS]
     shown = ", ".join(source.top[:20]) + (", …" if len(source.top) > 20 else "")
     return BuildFailed(
         "nothing_detected",

@@ -1,4 +1,4 @@
-"""`Procfile`: which processes an app has. Also the kind of an upload that has nothing but one: prebuilt, run as it is."""
+"""`Procfile`: which processes an app has. Also the kind of an upload with nothing but one: prebuilt, run as it is."""
 
 from __future__ import annotations
 

@@ -20,15 +20,15 @@ _PIP = ["--no-input", "--disable-pip-version-check", "--no-color", "--progress-b
 # One binary instead of three copies: the others become links beside it.
 _RELINK = 'cd .venv/bin && for n in python3 python3.*; do [ -L "$n" ] || [ ! -e "$n" ] || ln -sf python "$n"; done'
 # Scripts that find their Python beside themselves, for trees that run at another path than they were built at.
-_RELOCATE = """
-import os, pathlib
+_RELOCATE = r"""
+import pathlib
+quotes = b"'" * 3
+own = b'exec\' "$(dirname -- "$(realpath -- "$0")")/python" "$0" "$@"'
 for script in pathlib.Path(".venv/bin").iterdir():
-    if script.is_symlink() or not script.is_file():
-        continue
-    head, newline, rest = script.read_bytes().partition(b"\\n")
-    if head.startswith(b"#!") and b"python" in head:
-        own = b"#!/bin/sh\\n'''exec' \\"$(dirname -- \\"$(realpath -- \\"$0\\")\\")/python\\" \\"$0\\" \\"$@\\"\\n' '''\\n"
-        script.write_bytes(own + rest)
+    if script.is_file() and not script.is_symlink():
+        head, _, rest = script.read_bytes().partition(b"\n")
+        if head.startswith(b"#!") and b"python" in head:
+            script.write_bytes(b"\n".join([b"#!/bin/sh", quotes + own, b"' " + quotes, rest]))
 """
 
 

@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 30
 
-    def do_GET(self) -> None:  # noqa: N802 (the name that http.server calls)
+    def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         found = locate(path.partition("#")[0])
         if found is not None and found.is_dir():
