@@ -1,0 +1,223 @@
+"""The real platform, started by `start.sh` with ports and a state directory of its own.
+
+Owns starting, stopping and looking at it from outside. Speaks to it over HTTP only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+PROJECT = Path(__file__).resolve().parent.parent
+EXAMPLES = PROJECT / "examples"
+Result = TypeVar("Result")
+
+
+def wait_for(look: Callable[[], Result], what: str, timeout_s: float = 60.0, every_s: float = 0.1) -> Result:
+    """The first true answer of `look`; AssertionError with the last answer after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    last: Any = None
+    while time.monotonic() < deadline:
+        last = look()
+        if last:
+            return last
+        time.sleep(every_s)
+    raise AssertionError(f"{what} did not happen within {timeout_s:g} s; last seen: {last!r}")
+
+
+def archive(folder: Path, **extra: str) -> bytes:
+    """A tar.gz of `folder`; `extra` files (name with __ for a dot) are put on top."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+            if "node_modules" not in path.parts and "__pycache__" not in path.parts:
+                tar.add(path, path.relative_to(folder).as_posix(), recursive=False)
+        for name, text in extra.items():
+            data = text.encode()
+            info = tarfile.TarInfo(name.replace("__", "."))
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def free_ports(count: int) -> list[int]:
+    """A run of neighbouring free ports."""
+    for first in range(18000 + os.getpid() % 800 * 10, 29000, 10):
+        if all(_is_free(port) for port in range(first, first + count)):
+            return list(range(first, first + count))
+    raise AssertionError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@dataclass
+class Platform:
+    """A running platform. `members` are base URLs, the leader first."""
+
+    state: Path
+    config: dict[str, Any]
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def prepared(
+        cls, folder: Path, members: int = 2, environment: dict[str, str] | None = None, **keys: Any
+    ) -> Platform:
+        ports = free_ports(members + 1)
+        nodes = [{"port": port, "address": "127.0.0.1"} for port in ports[:members]]
+        config = {
+            "port": ports[0],
+            "address": "127.0.0.1",
+            "highlight_sql": False,
+            "instances": nodes,
+            "ingress": {"port": ports[members]},
+            "agent": {"port_base": 30000 + (ports[0] % 50) * 500, "port_count": 200},
+            **keys,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config))
+        return cls(folder / "state", config, environment or {})
+
+    @property
+    def members(self) -> list[str]:
+        return [f"http://{node['address']}:{node['port']}" for node in self.config["instances"]]
+
+    @property
+    def output(self) -> Path:
+        return self.state.parent / "start.out"
+
+    def start(self, *options: str, timeout_s: float = 120) -> Platform:
+        command = [
+            "./start.sh",
+            "--config",
+            str(self.state.parent / "config.json"),
+            "--state",
+            str(self.state),
+            *options,
+        ]
+        with self.output.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, cwd=PROJECT, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **self.environment},
+                start_new_session=True,
+            )  # fmt: skip
+        wait_for(self._is_up, "the platform's start", timeout_s)
+        return self
+
+    def _is_up(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"start.sh ended with {self.process.returncode}:\n{self.output.read_text()[-4000:]}")
+        return "admin token" in self.output.read_text()
+
+    def stop(self, timeout_s: float = 40) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    @property
+    def token(self) -> str:
+        return (self.state / "admin.token").read_text().strip()
+
+    def api(self, member: int = 0, token: str | None = None) -> Api:
+        return Api(self.members[member], token or self.token)
+
+    def open(self, app: dict[str, Any], path: str = "/", **options: Any) -> httpx.Response:
+        """A request to an app through the ingress, as a browser would send it."""
+        host = httpx.URL(app["urls"][0]).host
+        url = f"http://127.0.0.1:{self.config['ingress']['port']}{path}"
+        return httpx.get(url, headers={"Host": host}, timeout=10, **options)
+
+    def pid(self, name: str) -> int:
+        return int((self.state / name).read_text().split()[0])
+
+    def instance_processes(self) -> list[int]:
+        """Processes of instances of this platform, by the label in their environment."""
+        return list(processes_with("OMNI_INSTANCE_ID=", str(self.state)))
+
+
+def processes_with(label: str, also: str = "") -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environ = (entry / "environ").read_bytes().decode(errors="replace")
+                mounts = (entry / "mountinfo").read_text() if also else ""
+            except OSError:
+                continue
+            if label in environ and (also in environ or also in mounts):
+                yield int(entry.name)
+
+
+class Api:
+    """The public API as a client sees it."""
+
+    def __init__(self, base: str, token: str) -> None:
+        self.client = httpx.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+
+    def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> httpx.Response:
+        if body is not None:
+            options["json"] = body
+        return self.client.request(method, path, **options)
+
+    def ok(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        answer = self(method, path, body, **options)
+        assert answer.status_code < 300, f"{method} {path}: {answer.status_code} {answer.text[:2000]}"
+        return answer.json() if answer.content else None
+
+    def create(self, name: str, **fields: Any) -> dict[str, Any]:
+        return dict(self.ok("POST", "/app/create", {"name": name, "memory_mb": 128, **fields}))
+
+    def upload(self, app: str, version: str, data: bytes, query: str = "", **headers: str) -> httpx.Response:
+        headers = {"Content-Type": "application/gzip", **headers}
+        return self.client.post(f"/app/{app}/release/{version}/upload{query}", content=data, headers=headers)
+
+    def built(self, app: str, version: str, data: bytes, query: str = "", timeout_s: float = 180) -> dict[str, Any]:
+        """Upload and wait for the build's end."""
+        answer = self.upload(app, version, data, query)
+        assert answer.status_code in (200, 202), answer.text
+        path = answer.json()["links"]["self"]
+
+        def ended() -> dict[str, Any] | None:
+            build = self.ok("GET", path)
+            return build if build["status"] in ("succeeded", "failed", "cancelled") else None
+
+        return dict(wait_for(ended, f"the end of build {path}", timeout_s))
+
+    def info(self, app: str) -> dict[str, Any]:
+        return dict(self.ok("GET", f"/app/{app}/info"))
+
+    def healthy(self, app: str, count: int, version: str | None = None, timeout_s: float = 90) -> dict[str, Any]:
+        """Wait until exactly `count` instances run, all healthy (of `version`)."""
+
+        def settled() -> dict[str, Any] | None:
+            info = self.info(app)
+            summary = info["instances_summary"]
+            fits = summary["healthy"] == summary["running"] == count and info["status"] in ("running", "stopped")
+            return info if fits and (version is None or info["version"]["current"] == version) else None
+
+        return dict(wait_for(settled, f"{count} healthy instances of {app}", timeout_s))
+
+    def ended(self, deployment: dict[str, Any], timeout_s: float = 120) -> dict[str, Any]:
+        """Wait for a deployment's end."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.ok("GET", deployment["links"]["self"])
+            return found if found["status"] in ("succeeded", "failed", "cancelled", "reverted") else None
+
+        return dict(wait_for(look, f"the end of deployment {deployment['id']}", timeout_s))
