@@ -42,7 +42,7 @@ make_venv() {
   return 1
 }
 
-pip_install() { "$VENV/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@" </dev/null; }
+pip_install() { "$VENV/bin/python" -m pip install -qq --no-input --disable-pip-version-check "$@" </dev/null; }
 
 install_mysqlclient() {
   local wanted
