@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli import ignoring
 from cli.errors import USAGE, CommandError
 
 if TYPE_CHECKING:
     import tarfile
-
-    import pathspec
 
 ALWAYS_LEFT_OUT = (".git", ".hg", ".svn", "__pycache__", ".venv", "venv", "node_modules", ".DS_Store", ".omni")
 
@@ -31,27 +30,11 @@ class Packed:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """The patterns of one ignore file, for what lies under its directory."""
-
-    directory: str  # relative to the top, "" or with a trailing slash
-    spec: pathspec.GitIgnoreSpec
-
-    def says(self, path: str) -> bool | None:
-        """True: leave out, False: take in after all, None: nothing about it."""
-        verdict = self.spec.check_file(path.removeprefix(self.directory)).include
-        return None if verdict is None else bool(verdict)
-
-
-def _read_rules(file: Path, directory: str) -> list[_Rules]:
-    import pathspec
-
+def _read_rules(file: Path, directory: str) -> list[ignoring.Rules]:
     try:
-        lines = file.read_text(errors="replace").splitlines()
+        return [ignoring.parse(file.read_text(errors="replace").splitlines(), directory)]
     except FileNotFoundError:
         return []
-    return [_Rules(directory, pathspec.GitIgnoreSpec.from_lines(lines))]
 
 
 def members(top: Path) -> Iterator[tuple[str, Path]]:
@@ -60,7 +43,9 @@ def members(top: Path) -> Iterator[tuple[str, Path]]:
     yield from _walk(top, "", [], own)
 
 
-def _walk(directory: Path, prefix: str, rules: list[_Rules], own: list[_Rules]) -> Iterator[tuple[str, Path]]:
+def _walk(
+    directory: Path, prefix: str, rules: list[ignoring.Rules], own: list[ignoring.Rules]
+) -> Iterator[tuple[str, Path]]:
     rules = [*rules, *_read_rules(directory / ".gitignore", prefix)]
     for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
         if entry.name in ALWAYS_LEFT_OUT:
@@ -75,7 +60,7 @@ def _walk(directory: Path, prefix: str, rules: list[_Rules], own: list[_Rules]) 
             yield name, Path(entry.path)
 
 
-def _left_out(name: str, rules: list[_Rules]) -> bool:
+def _left_out(name: str, rules: list[ignoring.Rules]) -> bool:
     """The last file with something to say decides, as in git; .omniignore comes last."""
     verdicts = [verdict for rule in rules if (verdict := rule.says(name)) is not None]
     return bool(verdicts and verdicts[-1])

@@ -105,10 +105,8 @@ def login(session: Session, url: str, token_stdin: bool) -> None:
     from cli import api, settings
 
     urls = settings.split_urls(url)
-    if token_stdin:
-        token = sys.stdin.readline().strip()
-    else:
-        token = click.prompt("Token", hide_input=True, err=True).strip()
+    given = sys.stdin.readline() if token_stdin else click.prompt("Token", hide_input=True, err=True)
+    token = str(given).strip()
     one = api.Api(settings.Settings(urls, token, "login", "prompt"), retry_for_s=5)
     one.get("/app", limit=1)  # refused here rather than at the next command
     file = settings.store(",".join(urls), token)

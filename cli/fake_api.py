@@ -1,0 +1,229 @@
+"""A stand-in for the platform's HTTP API, for the tests of the command.
+
+Owns scripted troubles and a record of every call; only as much of the platform as the tests look at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+JSON = dict[str, Any]
+
+
+@dataclass
+class Call:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class FakeApi:
+    """`troubles` are answers given first, in order, to writes: (status, headers); "cut" drops the connection."""
+
+    streams: bool = True
+    build_ends: str = "succeeded"
+    deployment_ends: str = "succeeded"
+    troubles: list[tuple[int, dict[str, str]] | str] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    apps: dict[str, JSON] = field(default_factory=dict)
+    env: JSON = field(default_factory=lambda: {"A": "1", "PASSWORD": {"secret": True}})
+    instances: list[JSON] = field(default_factory=list)
+    members: list[JSON] = field(default_factory=list)
+    replayed: dict[str, JSON] = field(default_factory=dict)
+    uploaded: dict[str, bytes] = field(default_factory=dict)
+    index: int = 1
+
+    def __post_init__(self) -> None:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _any(self) -> None:
+                size = int(self.headers.get("Content-Length") or 0)
+                parts = urlsplit(self.path)
+                query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+                headers = {key.lower(): value for key, value in self.headers.items()}
+                call = Call(self.command, parts.path, query, headers, self.rfile.read(size))
+                outer.calls.append(call)
+                outer._handle(self, call)
+
+            def __getattr__(self, name: str) -> Any:
+                if name.startswith("do_"):
+                    return self._any
+                raise AttributeError(name)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def writes(self) -> list[Call]:
+        return [call for call in self.calls if call.method != "GET"]
+
+    def _handle(self, to: BaseHTTPRequestHandler, call: Call) -> None:
+        if call.method != "GET" and self.troubles:
+            trouble = self.troubles.pop(0)
+            if isinstance(trouble, str):
+                to.close_connection = True
+                to.connection.close()
+                return
+            self._send(to, trouble[0], {"code": "no_leader", "detail": "no leader", "status": trouble[0]}, trouble[1])
+            return
+        if call.headers.get("authorization") != "Bearer omni_test" and call.path != "/health":
+            problem = {"code": "not_authenticated", "detail": "no or wrong token", "next": "omni login", "status": 401}
+            self._send(to, 401, problem)
+            return
+        if "event-stream" in call.headers.get("accept", "") and self.streams:
+            self._stream(to, call)
+            return
+        status, body = self._answer(call)
+        self._send(to, status, body)
+
+    def _send(self, to: BaseHTTPRequestHandler, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        raw = json.dumps(body).encode()
+        to.send_response(status)
+        kind = "application/json" if status < 400 else "application/problem+json"
+        for name, value in {"Content-Type": kind, "Omni-Index": str(self.index), **(headers or {})}.items():
+            to.send_header(name, value)
+        to.send_header("Content-Length", str(len(raw)))
+        to.end_headers()
+        to.wfile.write(raw)
+
+    def _stream(self, to: BaseHTTPRequestHandler, call: Call) -> None:
+        """Two lines, then the stream is cut once; resumed, the rest and the end."""
+        lines = self._lines(call)
+        last = call.headers.get("last-event-id")
+        rest = lines[int(last) :] if last else lines[:2]
+        to.send_response(200)
+        to.send_header("Content-Type", "text/event-stream")
+        to.send_header("Connection", "close")
+        to.end_headers()
+        to.close_connection = True
+        to.wfile.write(b"retry: 1000\n\n: still here\n\n")
+        for line in rest:
+            to.wfile.write(f"id: {line['cursor']}\ndata: {json.dumps(line)}\n\n".encode())
+        if last:
+            to.wfile.write(b'event: end\ndata: "succeeded"\n\n')
+
+    def _lines(self, call: Call) -> list[JSON]:
+        texts = ["one", "two \x1b[31mred", "three", "four"]
+        return [
+            {"cursor": str(i), "at": f"2026-11-22T15:00:0{i}.000Z", "stream": "stdout", "line": text, "instance_id": 5}
+            for i, text in enumerate(texts, 1)
+        ]
+
+    def _answer(self, call: Call) -> tuple[int, Any]:
+        parts = call.path.strip("/").split("/")
+        key = call.headers.get("idempotency-key", "")
+        if call.method != "GET" and key in self.replayed:
+            return 200, self.replayed[key]
+        if parts[0] == "app" and len(parts) > 1 and parts[1] != "create":
+            status, body = self._app_answer(call, parts)
+        else:
+            status, body = self._platform_answer(call)
+        if call.method != "GET" and status < 300:
+            self.replayed[key] = body
+            self.index += 1
+        return status, body
+
+    def _platform_answer(self, call: Call) -> tuple[int, Any]:
+        if call.path == "/app/create":
+            name = call.json["name"]
+            self.apps[name] = {"id": len(self.apps) + 1, "name": name, "status": "created", "instances": 1, "urls": []}
+            return 201, self.apps[name]
+        if call.path == "/app":
+            items = list(self.apps.values())
+            at = int(call.query.get("cursor", 0))
+            following = f"/app?cursor={at + 2}" if at + 2 < len(items) else None
+            return 200, {"items": items[at : at + 2], "next": following, "previous": None}
+        if call.path == "/nodes":
+            capacity = {"memory_mb": 1000, "cpu": 2}
+            node = {"id": 1, "name": "127.0.0.1-8000", "status": "ready", "capacity": capacity, "instances": 3}
+            return 200, {"items": [node], "next": None, "previous": None}
+        if call.path == "/cluster/status":
+            return 200, {
+                "cluster_id": "c",
+                "leader": "127.0.0.1:8000",
+                "epoch": 3,
+                "write_index": 9,
+                "members": self.members,
+            }
+        if call.path == "/health":
+            return 200, {"status": "healthy", "parts": {"database": {"status": "up", "latency_ms": 0.2}}}
+        return 404, {"code": "not_found", "detail": f"no {call.path}", "status": 404}
+
+    def _app_answer(self, call: Call, parts: list[str]) -> tuple[int, Any]:
+        app = self.apps.get(parts[1])
+        if app is None:
+            return 404, {
+                "code": "app_not_found",
+                "detail": f"no app {parts[1]}",
+                "next": "omni apps list",
+                "status": 404,
+            }
+        verb = parts[2] if len(parts) > 2 else ""
+        build = {"id": 7, "version": app.get("version"), "status": self.build_ends, "release_id": 3, "error": None}
+        if self.build_ends == "failed":
+            build["error"] = {"code": "no_builder", "detail": "no Procfile found"}
+        if verb == "" and call.method == "DELETE":
+            del self.apps[parts[1]]
+            return 202, app
+        if verb == "info":
+            counts = {"desired": app["instances"], "healthy": app["instances"]}
+            return 200, {**app, "instances_summary": counts, "version": {"current": app.get("version")}}
+        if verb == "release" and parts[4] == "upload":
+            app |= {"version": parts[3], "urls": [f"http://{app['name']}.localhost:8080"]}
+            app["deployment"] = {"id": 9, "release_id": 3, "status": "rolling"}
+            self.uploaded[parts[3]] = call.body
+            return 202, {**build, "version": parts[3], "status": "queued"}
+        if verb == "builds" and len(parts) == 5:
+            after = int(call.query.get("cursor", 0))
+            ended = "succeeded" if after == 4 else None
+            return 200, {"items": self._lines(call)[after : after + 3], "next": None, "previous": None, "ended": ended}
+        if verb == "builds":
+            return 200, build if len(parts) == 4 else {"items": [build], "next": None, "previous": None}
+        steps = [{"name": "start", "reason": "1 of 1 missing", "at": "2026-11-22T15:00:00Z"}]
+        deployment = {"id": 9, "status": self.deployment_ends, "steps": steps, "release_id": 3}
+        if verb == "deployments":
+            return 200, deployment
+        if verb in ("rollback", "release", "restart", "start", "stop"):
+            return 202, {**deployment, "status": "pending"}
+        if verb == "scale":
+            app["instances"] = call.json["instances"]
+            return 202, app
+        if verb == "config":
+            if call.method == "PATCH":
+                self.env |= call.json["env"]
+            return 200, {"env": self.env, "revision": 1}
+        items = self._lines(call) if verb == "logs" else self.instances
+        return 200, {"items": items, "next": None, "previous": None}
+
+    def names_in(self, version: str) -> set[str]:
+        with tarfile.open(fileobj=io.BytesIO(self.uploaded[version])) as archive:
+            return set(archive.getnames())
+
+    def sha256(self, version: str) -> bytes:
+        return hashlib.sha256(self.uploaded[version]).digest()
