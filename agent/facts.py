@@ -29,16 +29,13 @@ def table_name(platform: str) -> str:
 
 
 def with_filter(config: Config, facts: Facts) -> Facts:
-    """Keep apps and builds away from loopback and control ports; the facts say whether that worked."""
+    """Keep apps away from loopback and control ports (build workers do so for builds); tells whether that worked."""
     if facts.network != "filtered":
         return facts
     if not config.filter_network:
         return replace(facts, network="shared", notes=[*facts.notes, "network filter switched off"])
-    protected = list(config.protected_ports)
-    rules = [
-        Rule(identity.uid_range("app", config.uid_base), [config.all_instance_ports], protected),
-        Rule(identity.uid_range("build", config.uid_base), [], protected),
-    ]
+    apps = identity.uid_range("app", config.uid_base)
+    rules = [Rule(apps, [config.all_instance_ports], list(config.protected_ports))]
     try:
         network.install(table_name(config.platform), rules)
     except (network.Unavailable, OSError) as error:

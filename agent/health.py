@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from agent.protocol import Health, HealthCheck
 
 STARTING_INTERVAL_S = 0.25
+FIRST_INTERVAL_S = 0.05  # a port costs nothing to ask, and most programs listen within a moment
+FIRST_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +43,7 @@ def step(state: HealthState, check: HealthCheck, ok: bool, since_start: float) -
 
 def pause(state: HealthState, check: HealthCheck, since_start: float) -> float:
     """Seconds until the next probe: quick while a new process is awaited, the check's interval otherwise."""
-    awaited = not state.ever and since_start < check.start_period_s
-    return min(STARTING_INTERVAL_S, check.interval_s) if awaited else check.interval_s
+    if state.ever or since_start >= check.start_period_s:
+        return check.interval_s
+    first = check.type == "tcp" and since_start < FIRST_S
+    return min(FIRST_INTERVAL_S if first else STARTING_INTERVAL_S, check.interval_s)

@@ -1,13 +1,14 @@
 """`python -m agent.sweep --state DIR`: end every instance that is recorded under DIR/instances, whoever started it.
 
 Owns the way down when the platform stops: SIGTERM to all, then SIGKILL to whole trees, then the cgroups, and the
-packet filter if asked. Records and logs stay: the next start finds instances that ended. Run it when no agent runs.
+packet filter. Records and logs stay: the next start finds instances that ended. Run it when no agent runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -82,7 +83,7 @@ def _stop_timeout(directory: Path) -> float:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agent.sweep", description="Ends all instances of this host.")
     parser.add_argument("--state", type=Path, required=True, help="the platform's state directory")
-    parser.add_argument("--filter", action="store_true", help="remove the packet filter, too")
+    parser.add_argument("--keep-filter", action="store_true", help="leave the packet filter in place")
     parser.add_argument("--longest-stop", type=float, default=LONGEST_STOP_S, help="seconds before SIGKILL at most")
     arguments = parser.parse_args(argv)
     instances_dir = arguments.state / "instances"
@@ -91,11 +92,9 @@ def main(argv: list[str] | None = None) -> int:
     except RuntimeFault as error:
         sys.stderr.write(f"sweep: {error}\n")
         return 1
-    if arguments.filter:
-        try:
+    if not arguments.keep_filter:
+        with contextlib.suppress(network.Unavailable, OSError):  # then there was none
             network.remove(host.table_name(platform_of(instances_dir)))
-        except (network.Unavailable, OSError) as error:
-            sys.stderr.write(f"sweep: packet filter: {error}\n")
     sys.stdout.write(f"{ended} instances ended\n")
     return 0
 
