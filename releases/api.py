@@ -74,6 +74,7 @@ class ReleaseViewSet(ViewSet):
         deploy_query = request.query_params.get("deploy")
         intake.deploy_wanted(deploy_query, None)
         if request.META.get("omni.phase") == "preflight":
+            store().check_room()
             return Response(status=204)
         upload = request.META.get("omni.upload")
         if upload is None:

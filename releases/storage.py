@@ -10,6 +10,7 @@ import datetime as dt
 import errno
 import hashlib
 import re
+import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from releases.content_directory import ContentDirectory
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _CHUNK = 1 << 20
+_RESERVED_SHARE, _RESERVED_BYTES = 0.05, 1 << 30  # whichever is less
 
 
 class Upload(Protocol):
@@ -107,6 +109,14 @@ class ArtifactStore:
             return False
         self.storage.delete(key)
         return True
+
+    def check_room(self) -> None:
+        """Refuse early, before a body is read: the last of the disk belongs to the database. Raises StorageFull."""
+        if not isinstance(self.storage, ContentDirectory) or not self.storage.root.is_dir():
+            return
+        disk = shutil.disk_usage(self.storage.root)
+        if disk.free < min(disk.total * _RESERVED_SHARE, _RESERVED_BYTES):
+            raise StorageFull("The node's disk is almost full; no upload is taken.", next="DELETE an app")
 
     def local_digests(self) -> Iterator[str]:
         """What lies in this host's directory; nothing for a bucket."""

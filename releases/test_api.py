@@ -138,6 +138,17 @@ def test_a_dry_run_keeps_nothing(api: Api, app: App, upload: Any, artifacts: Any
     assert not list(artifacts.local_digests())
 
 
+def test_an_almost_full_disk_takes_no_upload(api: Api, app: App, upload: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+
+    given = upload()
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: usage(100 << 30, 99 << 30, 1 << 29))
+    answer = api.upload(f"/app/{app.pk}/release/1/upload", given)
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+
+
 def test_an_app_that_is_being_deleted_takes_no_upload(api: Api, app: App, upload: Any) -> None:
     with gate.maintenance("test"):
         App.objects.update(desired_state=DesiredState.DELETED)
