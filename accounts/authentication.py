@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -37,17 +37,18 @@ _INTERNAL_SCOPES = {
 class RequestActorAuthentication(BaseAuthentication):
     """DRF's way in. `request.auth` becomes the Actor; `request.user` the Django user of a session, else None."""
 
-    def authenticate(self, request: Request) -> tuple[Any, Actor] | None:
+    def authenticate(self, request: Request | HttpRequest) -> tuple[Any, Actor] | None:
         header = request.META.get("HTTP_AUTHORIZATION", "")
         if header:
             scheme, _, secret = header.partition(" ")
             if scheme.lower() != "bearer" or not secret:
                 raise Unauthenticated("Send `Authorization: Bearer <token>`.")
             return None, _from_bearer(secret.strip(), str(request.META.get("REMOTE_ADDR", "")))
-        user = getattr(request._request, "user", None)
+        plain: HttpRequest = getattr(request, "_request", request)
+        user = getattr(plain, "user", None)
         if user is None or not user.is_authenticated or not user.is_active:
             return None
-        _check_csrf(request)
+        _check_csrf(plain)
         return user, of_user(user)
 
     def authenticate_header(self, request: Request) -> str:
@@ -130,9 +131,9 @@ def _no_view(*_args: Any) -> HttpResponse:
     return HttpResponse()
 
 
-def _check_csrf(request: Request) -> None:
+def _check_csrf(request: HttpRequest) -> None:
     """A session is sent by the browser on its own, so a form's token must prove that our page sent it."""
     check = CsrfViewMiddleware(lambda _request: HttpResponse())
-    check.process_request(request._request)
-    if check.process_view(request._request, _no_view, (), {}) is not None:
+    check.process_request(request)
+    if check.process_view(request, _no_view, (), {}) is not None:
         raise Forbidden("The form's security token is missing or old.", code="csrf")

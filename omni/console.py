@@ -17,7 +17,7 @@ from unfold.sites import UnfoldAdminSite
 Row = TypeVar("Row", bound=Model)
 
 
-class ConsoleSite(UnfoldAdminSite):
+class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]
     """`/admin/`."""
 
     site_title = "Omni"
