@@ -79,7 +79,7 @@ class Sampler:
             at_us=clock.wall_us(),
             cpu_percent=self._percent(record.id, record.observed.started_at, cpu_us, now),
             memory_bytes=memory,
-            memory_limit_bytes=limit if limit is not None else record.assignment.memory_mb * 1024 * 1024,
+            memory_limit_bytes=limit,  # None where nothing enforces one
             network_rx_bytes=None,  # instances share the host's network: nobody can tell whose bytes they were
             network_tx_bytes=None,
             restarts=record.observed.restarts,

@@ -25,6 +25,7 @@ from sandbox.probe import Facts
 STOP_S = 10.0
 LONGEST_STOP_S = 20.0
 _POLL_S = 0.05
+_CLEAR_TRIES = 40
 
 
 async def sweep(instances_dir: Path, longest_stop_s: float = LONGEST_STOP_S) -> int:
@@ -37,14 +38,23 @@ async def sweep(instances_dir: Path, longest_stop_s: float = LONGEST_STOP_S) -> 
         *(_end(runtime, instances_dir, handle, longest_stop_s) for handle in handles), return_exceptions=True
     )
     for name in cgroups.names(f"{platform}-"):
-        group = cgroups.Group.open(name)
-        if group is not None:
-            await asyncio.to_thread(group.kill)
-            group.remove()
+        await _clear(name)
     for problem in done:
         if isinstance(problem, BaseException):
             raise problem
     return len(handles)
+
+
+async def _clear(name: str) -> None:
+    """A cgroup that belongs to no record any more."""
+    group = cgroups.Group.open(name)
+    for _ in range(_CLEAR_TRIES):
+        if group is None:
+            return
+        await asyncio.to_thread(group.kill)
+        if group.remove():
+            return
+        await asyncio.sleep(_POLL_S)
 
 
 async def _living(runtime: ProcessRuntime, instances_dir: Path, platform: str) -> list[Handle]:

@@ -35,8 +35,10 @@ from agent.runtimes.base import (
     Observation,
     Refused,
     Runtime,
+    RuntimeFault,
     Stats,
     Unavailable,
+    Unknown,
 )
 from agent.runtimes.shell import shell_line
 from agent.runtimes.tree import Tree
@@ -48,6 +50,7 @@ PIDS = 1024
 TMP_MB = 256
 _OUTPUT = 2000
 _POLITE_S = 0.2
+_REMOVE_TRIES = 40
 _PATH = (
     "/app/.venv/bin:/app/node_modules/.bin:/app/bin:{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
@@ -80,9 +83,14 @@ class ProcessRuntime(Runtime):
             await self._tree(handle).kill()
         watcher.forget(launch.directory)
         group = self._group(launch)
-        spec = self._spec(launch, ["/bin/sh", "-c", shell_line(launch.command)])
-        argv, env = self._command(spec, launch, group)
-        return self._spawn(launch, argv, env, group)
+        try:
+            spec = self._spec(launch, ["/bin/sh", "-c", shell_line(launch.command)])
+            argv, env = self._command(spec, launch, group)
+            return self._spawn(launch, argv, env, group)
+        except RuntimeFault:
+            if group is not None:
+                group.remove()  # nothing was started: leave nothing
+            raise
 
     async def recover(self, instance_id: int) -> Handle | None:
         return watcher.read_handle(self._instances_dir / str(instance_id))
@@ -155,8 +163,11 @@ class ProcessRuntime(Runtime):
     async def remove(self, handle: Handle) -> None:
         await self.kill(handle)
         group = self._tree(handle).group
-        if group is not None:
-            group.remove()
+        for _ in range(_REMOVE_TRIES):
+            if group is None or group.remove():
+                return
+            await asyncio.sleep(0.05)  # what was killed may not be reaped yet
+        raise Unknown(f"cgroup of instance {handle['instance']} cannot be removed")
 
     async def strays(self) -> dict[int, Handle]:
         found: dict[int, Handle] = {}

@@ -17,6 +17,7 @@ from agent.config import platform_of
 from agent.runtimes.base import Launch, Observation, Refused, Runtime, Unavailable, Unknown
 from agent.runtimes.fake import FakeHost, FakeRuntime
 from agent.runtimes.process import ProcessRuntime
+from sandbox import cgroups
 from sandbox.probe import Facts, probe
 
 # A program that ends with the code it finds in its home, and that may be told to ignore SIGTERM.
@@ -277,6 +278,7 @@ class TestProcess(RuntimeContract):
         launch = replace(bench.launch(1), env={"NOT A NAME": "x"})
         with pytest.raises(Refused):
             asyncio.run(bench.driver().start(launch))
+        assert cgroups.names(platform_of(tmp_path)) == []
 
     def test_killed_by_a_signal_is_told_as_signal(self, tmp_path: Path):
         async def story() -> Observation:
