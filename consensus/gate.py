@@ -27,6 +27,7 @@ from omni.kernel import clock
 from omni.kernel.context import Actor, request_id
 from omni.kernel.errors import DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown
 from omni.kernel.events import EventDraft
+from omni.kernel.inserts import insert_all
 from omni.kernel.models import ORDINALS, Event
 
 Result = TypeVar("Result")
@@ -190,7 +191,7 @@ def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
     if index is None:
         raise NotLeader(None)
     tx.write_index = index
-    Event.objects.using(connection.alias).bulk_create(
+    insert_all(
         [
             Event(
                 key=index * ORDINALS + ordinal,
@@ -209,7 +210,8 @@ def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
                 change=draft.change,
             )
             for ordinal, draft in enumerate(tx.events)
-        ]
+        ],
+        connection.alias,
     )
     for write in tx.before_commit:
         write(index)
