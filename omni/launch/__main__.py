@@ -120,7 +120,7 @@ class Platform:
         return code or 0
 
     def _clear_leftovers(self) -> None:
-        left = proc.marked(self.plan["state"])
+        left = proc.left_of(self.plan["state"])
         if left:
             names = ", ".join(sorted({found.mark for found in left}))
             self.view.begin("leftovers", f"stopping {names}")
@@ -215,7 +215,7 @@ class Platform:
         if self.supervisor.run(sweep, left) is None:
             self.view.say("some instances did not stop in time")
         self.supervisor.stop([name for name in broker if name in self.supervisor.children], hurry=hurry)
-        proc.end([found.pid for found in proc.marked(self.plan["state"])], grace_s=1.0)
+        proc.end([found.pid for found in proc.left_of(self.plan["state"])], grace_s=1.0)
         self.view.end("everything is stopped")
 
 

@@ -141,6 +141,7 @@ def write_broker_settings(config: Config) -> None:
         "save": '""',
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
+        "set-proc-title": "no",  # it would write over the environment that we know the process by
         "loglevel": "notice",
     }
     text = "".join(f"{name} {value}\n" for name, value in lines.items())

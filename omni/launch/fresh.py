@@ -39,7 +39,7 @@ def wipe(config: Config) -> bool:
     ours = [found for pattern in (*_FILES, *_FOLDERS) for found in sorted(config.state.glob(pattern))]
     if ours and not _agreed(config.state):
         return False
-    proc.end([found.pid for found in proc.marked(str(config.state))], grace_s=10.0)
+    proc.end([found.pid for found in proc.left_of(str(config.state))], grace_s=10.0)
     sweep_instances(config.state)
     for found in ours:
         _remove(found)

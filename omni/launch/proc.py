@@ -72,6 +72,40 @@ def _environments_elsewhere() -> Iterator[tuple[int, list[str]]]:
             yield process.pid, [f"{name}={value}" for name, value in process.environ().items()]
 
 
+def start_time(pid: int) -> str:
+    """When the process began, as the kernel counts; with the pid it names a process for good. Empty: there is none."""
+    if not LINUX:
+        return "?" if not is_gone(pid) else ""
+    try:
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def record(folder: Path, name: str, pid: int) -> None:
+    """Write down who `name` is, for a program that overwrites its environment (servers that set their title do)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.pid").write_text(f"{pid} {start_time(pid)}\n", encoding="ascii")
+
+
+def recorded(folder: Path) -> list[Found]:
+    """Those written down that still live."""
+    found = []
+    for path in folder.glob("*.pid"):
+        with contextlib.suppress(OSError, ValueError):
+            pid, began = path.read_text(encoding="ascii").split()
+            if start_time(int(pid)) == began and not is_gone(int(pid)):
+                found.append(Found(int(pid), path.stem))
+    return found
+
+
+def left_of(state: str) -> list[Found]:
+    """Every process of the state directory that lives: by mark, and by record."""
+    by_mark = marked(state)
+    known = {found.pid for found in by_mark}
+    return by_mark + [found for found in recorded(Path(state) / "run") if found.pid not in known]
+
+
 def is_zombie(pid: int) -> bool:
     """Whether the process has ended and only waits for its parent (or is gone)."""
     if not LINUX:

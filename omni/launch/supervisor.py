@@ -144,6 +144,8 @@ class Supervisor:
         child.started = time.monotonic()
         try:
             child.process = self._popen(child.spec, _open_log(child.spec.log))
+            if child.spec.group:
+                proc.record(Path(self.state) / "run", child.spec.name, child.process.pid)
         except OSError as error:
             self._ended(child, f"could not be started: {error.strerror or error}")
 

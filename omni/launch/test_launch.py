@@ -203,6 +203,23 @@ def test_after_kill_9_of_the_launcher_the_next_start_ends_what_is_left_and_goes_
     assert machine.marks() == []
 
 
+def test_a_broker_that_overwrites_its_environment_is_found_all_the_same(machine: Machine) -> None:
+    hiding = "import os, sys\nos.execve(sys.executable, [sys.executable, '-c', 'import time; time.sleep(600)'], {})"
+    machine.plan(broker_process=[machine.spec("broker", hiding)])
+    first = machine.start()
+    until(lambda: bool(machine.instances()) and machine.supervisor_pid())
+    (broker,) = [found.pid for found in proc.recorded(machine.state / "run") if found.mark == "broker"]
+    assert until(lambda: broker not in machine.pids("broker"))
+    first.kill()
+    first.wait()
+    second = machine.start()
+    until(lambda: proc.is_gone(broker))
+    until(machine.supervisor_pid)
+    second.send_signal(signal.SIGTERM)
+    second.communicate(timeout=30)
+    assert proc.left_of(str(machine.state)) == []
+
+
 def test_a_second_start_says_that_it_is_already_running(machine: Machine) -> None:
     first = machine.start()
     until(machine.all_up)
