@@ -34,7 +34,8 @@ def _transport_options(broker: str, state: Path, longest_s: float) -> dict[str, 
 
 def _make() -> Celery:
     config = configuration.load_or_exit()
-    made = Celery("omni", broker=config.broker, include=["releases.tasks"], set_as_current=True)
+    # No fix-ups: with DJANGO_SETTINGS_MODULE around, Celery would set Django up, database and all.
+    made = Celery("omni", broker=config.broker, include=["releases.tasks"], set_as_current=True, fixups=set())
     longest_s = config.limits.build_wall_s + _MARGIN_S
     made.conf.update(
         accept_content=["json"],

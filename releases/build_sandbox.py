@@ -7,6 +7,7 @@ Commands see /app (the tree), /tmp and /cache, the system read-only, no loopback
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -51,6 +52,8 @@ class Room:
     root: Path
     cache: Path
     uid: int
+    group: str
+    _lock: list[int] = field(default_factory=list)
 
     @property
     def artifact(self) -> Path:
@@ -68,6 +71,7 @@ class Room:
         """`owned`: programs get a user of their own, which must own what it may write."""
         remove_tree(self.root)
         self.root.mkdir(parents=True, mode=0o711)
+        self._lock.append(_lock(self.root))
         if self.cache.exists() and bytes_below(self.cache, _CACHE_MB * MIB) >= _CACHE_MB * MIB:
             remove_tree(self.cache)
         for path in (self.root / "tmp", self.root / "tmp" / "home", self.cache, self.cache / "pip", self.cache / "npm"):
@@ -77,6 +81,8 @@ class Room:
 
     def remove(self) -> None:
         remove_tree(self.root)
+        while self._lock:
+            os.close(self._lock.pop())
 
 
 @dataclass(slots=True)
@@ -92,7 +98,6 @@ class BuildSandbox:
     stop: Stop
     sink: Sink
     deadline: float
-    name: str
     extra_env: dict[str, str] = field(default_factory=dict)
     _group: Group | None = field(default=None, init=False)
     _last_line: str = field(default="", init=False)
@@ -100,7 +105,7 @@ class BuildSandbox:
 
     def __enter__(self) -> BuildSandbox:
         with contextlib.suppress(Unavailable):
-            self._group = Group.create(self.name, self.limits.memory_mb * MIB, cpu_weight=0.5, pids=_PROCESSES)
+            self._group = Group.create(self.room.group, self.limits.memory_mb * MIB, cpu_weight=0.5, pids=_PROCESSES)
         settings = self.registries.write(self.room.root / "settings")
         self._binds = [
             *bubblewrap.runtime_binds(),
@@ -246,6 +251,28 @@ class _Lines:
         if not data or len(self._rest) > self.MOST:
             whole, self._rest = [*whole, self._rest] if self._rest else whole, b""
         return [line.decode("utf-8", "replace") for line in whole]
+
+
+def remove_unless_busy(root: Path) -> bool:
+    """Remove the room of an attempt whose process is gone; False when that process lives."""
+    try:
+        descriptor = _lock(root)
+    except OSError:
+        return False
+    remove_tree(root)
+    os.close(descriptor)
+    return True
+
+
+def _lock(root: Path) -> int:
+    """Held until closed or until this process ends; programs that it starts do not inherit it."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def uid_of(app_id: int, facts: Facts, base: int) -> int:

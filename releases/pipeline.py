@@ -149,7 +149,6 @@ def _sandbox(work: Work, tree: Path) -> BuildSandbox:
         stop=work.stop,
         sink=work.log.line,
         deadline=work.deadline,
-        name=f"build-{claim.build_id}-{claim.attempt}",
         extra_env={"OMNI_APP": claim.app, "OMNI_RELEASE": claim.version},
     )
 

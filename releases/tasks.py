@@ -17,17 +17,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from billiard.exceptions import SoftTimeLimitExceeded
 from celery import signals
+from celery.exceptions import SoftTimeLimitExceeded
 
 from omni.celery import app
 from omni.kernel import config as configuration
 from releases import pipeline
 from releases.build_errors import BuildFailed, BuildStopped
-from releases.build_sandbox import Room, host_facts, uid_of
+from releases.build_sandbox import Room, host_facts, remove_unless_busy, uid_of
 from releases.builders.base import HostTools
 from releases.contract import DETAIL_CHARS, Claim, Failure, Outcome
-from releases.disk_use import remove_tree
 from releases.lease import LeaseKeeper, Steps, Stop
 from releases.log_stream import LogStream
 from releases.registry_settings import RegistrySettings
@@ -61,9 +60,9 @@ class WorkerSettings:
         return self.directory / "cache"
 
     @property
-    def table(self) -> str:
-        """Our nft table: one for each worker directory, so that a restart replaces its own."""
-        return "omni_build_" + hashlib.sha256(str(self.directory).encode()).hexdigest()[:12]
+    def tag(self) -> str:
+        """Tells this worker's cgroups, nft table and temporary directories from those of others on the host."""
+        return hashlib.sha256(str(self.directory).encode()).hexdigest()[:10]
 
 
 @cache
@@ -87,7 +86,7 @@ def registries() -> RegistrySettings:
     return read_registries()
 
 
-@app.task(name="releases.tasks.build", acks_late=True, ignore_result=True)
+@app.task(name="releases.tasks.build", acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
 def build(build_id: int) -> None:
     """Build `build_id`, if it still is to be built and nobody else does."""
     settings = worker_settings()
@@ -186,37 +185,47 @@ def _room(claim: Claim, settings: WorkerSettings) -> Room:
     root = settings.rooms / f"{claim.build_id}-{claim.attempt}"
     if facts.isolation == "none" and facts.user_switch:
         # Without a sandbox the build's own user must reach the tree by its path; our state is closed to it.
-        digest = hashlib.sha256(str(settings.directory).encode()).hexdigest()[:8]
-        root = Path(tempfile.gettempdir()) / f"omni-build-{digest}-{claim.build_id}-{claim.attempt}"
+        root = Path(tempfile.gettempdir()) / f"omni-build-{settings.tag}-{claim.build_id}-{claim.attempt}"
     cache = settings.cache / f"app-{claim.app_id}"
-    return Room(root, cache, uid_of(claim.app_id, facts, settings.uid_base))
+    group = f"build-{settings.tag}-{claim.build_id}-{claim.attempt}"
+    return Room(root, cache, uid_of(claim.app_id, facts, settings.uid_base), group)
 
 
-@signals.worker_init.connect
 def _open_worker(**_: Any) -> None:
     """Once, before the pool forks: leftovers of a killed worker go, loopback closes for build users."""
     settings = worker_settings()
     if not settings.token:
         sys.exit("OMNI_WORKER_TOKEN is not set: start.sh gives it to the worker")
     settings.rooms.mkdir(parents=True, exist_ok=True)
-    for name in cgroups.names("build-"):
-        group = cgroups.Group.open(name)
-        if group and (settings.rooms / name.removeprefix("build-")).exists():
-            group.kill()
-            group.remove()
-    for leftover in settings.rooms.iterdir():
-        remove_tree(leftover)
+    _sweep(settings)
     facts = host_facts(settings.bwrap)
     for note in facts.notes:
         log.warning("builds: %s", note)
     if facts.network == "filtered" and facts.user_switch:
         allowed = [(port, port) for port in registries().loopback_ports]
-        network.install(settings.table, [network.Rule(identity.uid_range("build", settings.uid_base), allowed)])
+        network.install(
+            f"omni_build_{settings.tag}", [network.Rule(identity.uid_range("build", settings.uid_base), allowed)]
+        )
 
 
-@signals.worker_shutdown.connect
+def _sweep(settings: WorkerSettings) -> None:
+    """Remove what a killed worker left. A room whose process still works is locked, and left alone with its group."""
+    roots = [*settings.rooms.iterdir(), *Path(tempfile.gettempdir()).glob(f"omni-build-{settings.tag}-*")]
+    busy = {root.name for root in roots if not remove_unless_busy(root)}
+    for name in cgroups.names(f"build-{settings.tag}-"):
+        group = cgroups.Group.open(name)
+        attempt_name = name.removeprefix(f"build-{settings.tag}-")
+        if group and not any(root.endswith(attempt_name) for root in busy):
+            group.kill()
+            group.remove()
+
+
 def _close_worker(**_: Any) -> None:
     try:
-        network.remove(worker_settings().table)
+        network.remove(f"omni_build_{worker_settings().tag}")
     except network.Unavailable:
         return
+
+
+signals.worker_init.connect(_open_worker)
+signals.worker_shutdown.connect(_close_worker)
