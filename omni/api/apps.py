@@ -11,14 +11,13 @@ from typing import Any
 
 from django.db.models import Q
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from instances.telemetry.figures import app_metrics
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 from accounts import access as accounts_access
 from apps import services as apps
 from apps.access import app as find_app
+from apps.access import app_id
 from apps.access import apps as visible_apps
 from apps.configuration import shown_env
 from apps.fields import AppFields, ConfigFields, CreateAppFields, ScaleFields
@@ -27,17 +26,17 @@ from apps.representation import app as show
 from consensus.gate import Transaction
 from instances import queries
 from instances import services as instances
+from instances.preview import plan_now
+from instances.telemetry.figures import app_metrics
 from omni.kernel.errors import Conflict, InvalidInput
 from omni.rest.fields import StrictSerializer
+from omni.rest.lean import LeanViewSet
 from omni.rest.paging import page
 from omni.rest.permissions import actor_of
 from omni.rest.rendering import dumps
 from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
-from releases import services as releases
 
 _STATUSES = ("created", "deploying", "running", "degraded", "stopped", "crashed", "deleting")
-# Fields whose change an app's controller carries out without a new release.
-_SCALING = {"instances", "singleton", "placement"}
 
 
 def _valid(kind: type[StrictSerializer], request: Request) -> dict[str, Any]:
@@ -58,7 +57,8 @@ def _page_of(rows: list[App]) -> list[dict[str, Any]]:
     return [show(app, env.get(app.pk, {})) for app in rows]
 
 
-class AppViewSet(ViewSet):
+class AppViewSet(LeanViewSet):
+    lean = frozenset({"info", "metrics"})
     scopes = {
         "create": "apps:write",
         "list": "apps:read",
@@ -130,15 +130,14 @@ class AppViewSet(ViewSet):
         def verb(tx: Transaction) -> Reply:
             found = self._for_write(tx, app, expected)
             instances.delete(tx, found)
-            plan = instances.plan_now(tx, found) if tx.rehearsal else None
+            plan = plan_now(tx, found) if tx.rehearsal else None
             return Reply(_shown(found), 202, found.revision, f"/app/{found.pk}/info", plan)
 
         return perform(request, verb)
 
     @extend_schema(operation_id="app_metrics", responses={200: dict})
     def metrics(self, request: Request, app: str) -> Response:
-        found = find_app(actor_of(request), app)
-        body = dumps(app_metrics(found.pk))
+        body = dumps(app_metrics(app_id(actor_of(request), app)))
         tag = f'"{hashlib.blake2b(body, digest_size=8).hexdigest()}"'
         if request.headers.get("If-None-Match") == tag:
             return Response(status=304, headers={"ETag": tag})
@@ -197,17 +196,11 @@ class AppViewSet(ViewSet):
     def _changed(self, tx: Transaction, app: App, fields: dict[str, Any], *, rehearsal: bool) -> Reply:
         """Apply a patch; a configuration change becomes a release, a scaling change a deployment."""
         changed, revision = apps.update_app(tx, app, fields)
-        deployment = None
-        if revision is not None:
-            release = releases.change_configuration(tx, app, revision)
-            if release is not None:
-                deployment = instances.deploy(tx, app, release, kind="config")
-        elif changed & _SCALING:
-            deployment = instances.rescaled(tx, app)
+        deployment = instances.after_update(tx, app, changed, revision)
         body = _shown(app)
         if deployment is not None:
             body["deployment"] = queries.show_deployment(deployment)
-        return Reply(body, 200, app.revision, "", instances.plan_now(tx, app) if rehearsal else None)
+        return Reply(body, 200, app.revision, "", plan_now(tx, app) if rehearsal else None)
 
     def _deploying(self, request: Request, ref: str, act: Any) -> Response:
         if request.data and not isinstance(request.data, dict):
@@ -217,7 +210,7 @@ class AppViewSet(ViewSet):
         def verb(tx: Transaction) -> Reply:
             app = self._for_write(tx, ref, expected)
             deployment = act(tx, app)
-            plan = instances.plan_now(tx, app) if tx.rehearsal else None
+            plan = plan_now(tx, app) if tx.rehearsal else None
             if deployment is None:  # it is so already: nothing to wait for
                 return Reply(_shown(app), 202, app.revision, f"/app/{app.pk}/info", plan)
             shown = queries.show_deployment(deployment)

@@ -5,8 +5,29 @@ Owns the list. Each entry is one concern on a thread of its own, so that one tha
 
 from __future__ import annotations
 
+from instances.controller import Controller
+from instances.telemetry.retention import EVERY_S as TELEMETRY_EVERY_S
+from instances.telemetry.retention import Retention
+from omni.celery import app as celery
+from omni.daemon import retention
 from omni.daemon.loops import Loop
+from releases.relay import Relay, celery_publisher
+
+CONTROLLER_S = 0.2  # an idle tick is one query; this bounds how late a change is noticed
+RELAY_S = 0.3
 
 
 def leader_loops() -> list[Loop]:
-    return []
+    """New for each leadership: nothing that an earlier one remembered is carried over."""
+    controller, telemetry = Controller(), Retention()
+    relay = Relay(celery_publisher(celery))
+
+    def ring() -> None:
+        relay.tick()
+
+    return [
+        Loop("controller", controller.step, CONTROLLER_S),
+        Loop("relay", ring, RELAY_S),
+        Loop("retention", retention.tick, retention.EVERY_S),
+        Loop("telemetry-retention", telemetry.tick, TELEMETRY_EVERY_S),
+    ]
