@@ -87,7 +87,9 @@ class Instance(models.Model):
 
     # desired, written by the leader
     desired = models.CharField(max_length=8, default="run")  # run | stop | remove (dealt with: ended, or replaced)
-    attempt = models.PositiveIntegerField(default=0)  # earlier instances of the slot, in a row, that failed or were lost
+    attempt = models.PositiveIntegerField(
+        default=0
+    )  # earlier instances of the slot, in a row, that failed or were lost
     generation = models.PositiveIntegerField(default=0)  # in-place restarts asked for
     reason = models.CharField(max_length=300, default="")  # why it exists, and later why it is to stop
     placement = models.JSONField(default=dict)  # the verdict per node that put it there

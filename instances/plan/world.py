@@ -1,6 +1,7 @@
-"""For tests: a simulated cluster that carries plans out, to try the planner without a database.
+"""A cluster on paper: carries plans out without a database, for dry runs and for the planner's tests.
 
-Owns nothing of the product. Agents act when told to; the tests decide which of them act, and how an instance fares.
+Owns what the database and the agents would make of each action. Agents act when told to; whoever holds the world
+decides which of them act, and how an instance fares.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass, field, replace
 
-from instances.placement import NodeView
+from instances.placement import Constraint, NodeView
 from instances.plan import actions as act
 from instances.plan.model import DeploymentView, Desired, InstanceView, Observed, ReleaseView, Strategy
 from instances.plan.planner import plan
@@ -40,6 +41,9 @@ class World:
     status: str = "created"
     purged: bool = False
     failures: list[act.FailDeployment] = field(default_factory=list)
+    constraints: tuple[Constraint, ...] = ()
+    runtime: str = "process"
+    allocated: dict[int, int] = field(default_factory=dict)  # memory of other apps, by node
 
     def wish(self, kind: str, target: ReleaseView | None) -> None:
         """A new deployment, as `services.open_deployment` makes it."""
@@ -54,10 +58,10 @@ class World:
         )  # fmt: skip
 
     def desired(self) -> Desired:
-        return Desired(1, self.state, self.count, self.deployment, self.singleton)
+        return Desired(1, self.state, self.count, self.deployment, self.singleton, self.runtime, self.constraints)
 
     def observed(self) -> Observed:
-        used: dict[int, int] = {}
+        used = dict(self.allocated)
         for i in self.instances.values():
             if i.live and i.node_id is not None:
                 used[i.node_id] = used.get(i.node_id, 0) + i.memory_mb
@@ -99,7 +103,7 @@ class World:
 
     def _place(self, action: act.Place) -> None:
         assert self.deployment is not None  # noqa: S101
-        id_, node = len(self.instances) + 1, action.choice.node
+        id_, node = max([0, *self.instances]) + 1, action.choice.node
         self.instances[id_] = InstanceView(
             id_, action.slot, action.release.id, self.deployment.id, "run", "placed" if node else "pending", "unknown",
             self.now, action.release.memory_mb, action.release.cpu, node.id if node else None,

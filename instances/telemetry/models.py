@@ -60,7 +60,10 @@ class Sample(models.Model):
 
     class Meta:
         app_label = "instances"
-        indexes = [models.Index(fields=("app_id", "step_s", "at_us"), name="instances_sample_app")]
+        indexes = [
+            models.Index(fields=("app_id", "step_s", "at_us"), name="instances_sample_app"),
+            models.Index(fields=("step_s", "at_us"), name="instances_sample_age"),  # roll-up and retention
+        ]
 
     def __str__(self) -> str:
         return f"instance {self.instance_id} at {self.at_us}"
@@ -101,7 +104,11 @@ class RequestSample(models.Model):
 
     class Meta:
         app_label = "instances"
-        indexes = [models.Index(fields=("app_id", "at_us"), name="instances_requests_app")]
+        indexes = [
+            models.Index(fields=("app_id", "at_us"), name="instances_requests_app"),
+            models.Index(fields=("instance_id",), name="instances_requests_instance"),
+            models.Index(fields=("at_us",), name="instances_requests_age"),
+        ]
 
     def __str__(self) -> str:
         return f"app {self.app_id}: {self.requests} requests"

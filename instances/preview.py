@@ -1,0 +1,84 @@
+"""What a wish would lead to: the dry run's plan, played on paper to its end.
+
+Owns the walk from an app as it is (inside a rehearsal) to its settled state, supposing that all instances get healthy.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection
+from typing import Any
+
+from apps.models import App
+from consensus.gate import Transaction
+from instances import observe
+from instances.observe import Seen
+from instances.plan import actions as act
+from instances.plan.world import World
+
+MOST_ROUNDS = 400
+MOST_ACTIONS = 500
+_SHOWN = (act.Place, act.Assign, act.Stop)
+
+
+def plan_now(tx: Transaction, app: App) -> dict[str, Any]:
+    """The actions that would follow, in order, with nodes and reasons. Call it after the verb, in the rehearsal."""
+    found = observe.observe([app.pk], observe.node_views())
+    return play(found[0], tx.at) if found else {"actions": [], "settles": True}
+
+
+def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
+    """`settles` is False when something stays undone, for example because no node has room."""
+    world = world_of(seen, now)
+    real = frozenset(world.instances)
+    shown: list[dict[str, Any]] = []
+    for _ in range(MOST_ROUNDS):
+        made = world.plan()
+        if any(isinstance(action, (act.FailDeployment, act.Purge)) for action in made.actions):
+            break
+        shown += [_show(world, real, action) for action in made.actions if isinstance(action, _SHOWN)]
+        before = dict(world.instances)
+        changed = made.changes(world.status)
+        world.apply(made)
+        for instance_id in list(world.instances):
+            world.agent_acts(instance_id)
+        if (not changed and before == world.instances) or len(shown) >= MOST_ACTIONS:
+            break
+    waiting = [row for row in world.wanted() if row.status == "pending"]
+    return {
+        "actions": shown[:MOST_ACTIONS],
+        "settles": not waiting and len(shown) < MOST_ACTIONS,
+        "pending": [{"slot": row.slot, "reason": row.reason} for row in waiting],
+    }
+
+
+def world_of(seen: Seen, now: dt.datetime) -> World:
+    """The world starts where the app stands; other apps' instances are in what the nodes have allocated."""
+    live = {row.node_id: 0 for row in seen.observed.instances}
+    for row in seen.observed.instances:
+        if row.live:
+            live[row.node_id] = live.get(row.node_id, 0) + row.memory_mb
+    world = World(
+        count=seen.desired.instances,
+        state=seen.desired.state,
+        singleton=seen.desired.singleton,
+        nodes=seen.observed.nodes,
+        now=now,
+        deployment=seen.desired.deployment,
+        status=seen.observed.status,
+        constraints=seen.desired.constraints,
+        runtime=seen.desired.runtime,
+        allocated={node.id: node.memory_used_mb - live.get(node.id, 0) for node in seen.observed.nodes},
+    )
+    world.instances = {row.id: row for row in seen.observed.instances}
+    return world
+
+
+def _show(world: World, real: Collection[int], action: act.Action) -> dict[str, Any]:
+    shown = act.to_json(action)
+    if isinstance(action, act.Stop):
+        row = world.instances[action.instance]
+        shown["node"] = row.node_name or None
+        if row.id not in real:  # made on paper
+            shown["instance_id"] = None
+    return shown

@@ -1,0 +1,71 @@
+"""The end of a deleted app: its rows go in batches, from the top layer down, then the app itself.
+
+Owns the order. Each batch is one gated transaction and may be repeated; bytes of artifacts and telemetry go after the
+commit that made them unwanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from apps.models import App, DesiredState
+from consensus import gate
+from consensus.gate import Transaction
+from instances.models import Deployment, Instance
+from instances.states import ENDED
+from instances.telemetry import retention
+from omni.kernel.context import system
+from releases import services as releases
+from releases.services.purge import Purged
+from releases.storage import store
+
+BATCH = 200
+MOST_BATCHES = 200  # of one call; the next tick goes on
+
+
+@dataclass(slots=True)
+class _Batch:
+    done: bool = False
+    instances: list[int] = field(default_factory=list)
+    purged: Purged | None = None
+
+
+def purge(app_id: int) -> bool:
+    """True when nothing is left of the app."""
+    for _ in range(MOST_BATCHES):
+        batch, _ = gate.run(lambda tx: _one(tx, app_id), actor=system("controller"), cause="the app was deleted")
+        retention.forget_instances(batch.instances)
+        if batch.purged is not None:
+            for sha256, wanted_at in batch.purged.artifacts:
+                store().discard(sha256, unless_newer_than=wanted_at)
+        if batch.done:
+            retention.forget_app(app_id)
+            return True
+    return False
+
+
+def _one(tx: Transaction, app_id: int) -> _Batch:
+    app = App.objects.select_for_update().filter(pk=app_id, desired_state=DesiredState.DELETED).first()
+    if app is None:
+        return _Batch(done=True)
+    rows = list(Instance.objects.filter(app=app).order_by("id").values_list("id", "status")[:BATCH])
+    if any(status not in ENDED for _, status in rows):
+        raise RuntimeError(f"app {app_id} still has live instances")
+    if rows:
+        ids = [instance_id for instance_id, _ in rows]
+        Instance.objects.filter(pk__in=ids).delete()
+        tx.record("app.instances_purged", "app", app.pk, org_id=app.org_id, app_id=app.pk, change={"count": len(ids)})
+        return _Batch(instances=ids)
+    deployments = list(Deployment.objects.filter(app=app).order_by("id").values_list("id", flat=True)[:BATCH])
+    if deployments:
+        Deployment.objects.filter(pk__in=deployments).delete()
+        change = {"count": len(deployments)}
+        tx.record("app.deployments_purged", "app", app.pk, org_id=app.org_id, app_id=app.pk, change=change)
+        return _Batch()
+    purged = releases.purge_app(tx, app)
+    if not purged.done:
+        return _Batch(purged=purged)
+    org_id, name, pk = app.org_id, app.name, app.pk
+    app.delete()
+    tx.record("app.purged", "app", pk, org_id=org_id, app_id=pk, change={"name": name})
+    return _Batch(done=True, purged=purged)

@@ -1,0 +1,122 @@
+"""What others want to know of an app's deployments and instances; rows in, plain data out.
+
+Owns the shapes of a deployment and of `info`'s parts. Reads only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Q
+
+from apps.models import App
+from instances.models import Deployment, Instance
+from instances.states import DeploymentStatus, InstanceStatus
+from instances.telemetry.figures import app_metrics
+from omni.kernel.clock import rfc3339
+from omni.kernel.errors import Conflict
+
+_LOOKED_BACK = 100  # deployments
+_SETTLED = Q(status=DeploymentStatus.SUCCEEDED, release__isnull=False) | Q(
+    status=DeploymentStatus.REVERTED, previous_release__isnull=False
+)
+_SETTLED_FIELDS = (
+    "status", "finished_at", "release_id", "release__number", "release__version", "previous_release_id",
+    "previous_release__number", "previous_release__version",
+)  # fmt: skip
+
+
+def info(app: App) -> dict[str, Any]:
+    """The parts of `GET /app/<app>/info` that this layer knows."""
+    return {
+        "version": version(app.pk),
+        "instances_summary": instances_summary(app.pk, app.instances if app.desired_state == "running" else 0),
+        "metrics": app_metrics(app.pk),
+        "deployment": latest_deployment(app.pk),
+    }
+
+
+def instances_summary(app_id: int, desired: int) -> dict[str, int]:
+    summary = {"desired": desired, "running": 0, "healthy": 0, "failed": 0}
+    rows = Instance.objects.filter(app_id=app_id, desired__in=("run", "stop")).values_list(
+        "desired", "status", "health"
+    )
+    for wish, status, health in rows:
+        if status == InstanceStatus.RUNNING and wish == "run":
+            summary["running"] += 1
+            summary["healthy"] += health == "healthy"
+        elif status in (InstanceStatus.CRASHED, InstanceStatus.FAILED):
+            summary["failed"] += 1
+    return summary
+
+
+def version(app_id: int) -> dict[str, Any]:
+    """What runs, since when, and what ran before."""
+    shown: dict[str, Any] = {
+        "current": None, "release_id": None, "release": None, "deployed_at": None, "previous": None,
+        "previous_release": None,
+    }  # fmt: skip
+    for release_id, number, name, at in _settled(app_id):
+        if shown["release_id"] is None:
+            shown |= {"current": name, "release_id": release_id, "release": number, "deployed_at": rfc3339(at)}
+        elif release_id == shown["release_id"]:
+            shown["deployed_at"] = rfc3339(at)  # it has run since that earlier deployment
+        else:
+            shown |= {"previous": name, "previous_release": number}
+            break
+    return shown
+
+
+def release_before(app_id: int) -> int:
+    """The number of the release that ran before the one that is wished for now. Raises Conflict."""
+    last = Deployment.objects.filter(app_id=app_id).order_by("-id").values("status", "release_id").first()
+    now = last["release_id"] if last else None
+    for release_id, number, _, _ in _settled(app_id):
+        if release_id != now:
+            return int(number)
+    raise Conflict("Nothing else ran before.", code="nothing_to_roll_back", next=f"GET /app/{app_id}/releases")
+
+
+def _settled(app_id: int) -> list[tuple[int, int, str, Any]]:
+    """(release id, number, version, when) of each deployment that reached an end, newest first."""
+    rows = Deployment.objects.filter(_SETTLED, app_id=app_id).order_by("-id").values(*_SETTLED_FIELDS)
+    found = []
+    for row in rows[:_LOOKED_BACK]:
+        prefix = "" if row["status"] == DeploymentStatus.SUCCEEDED else "previous_"
+        found.append(
+            (row[f"{prefix}release_id"], row[f"{prefix}release__number"], row[f"{prefix}release__version"],
+             row["finished_at"])
+        )  # fmt: skip
+    return found
+
+
+def latest_deployment(app_id: int) -> dict[str, Any] | None:
+    row = Deployment.objects.filter(app_id=app_id).select_related("release", "previous_release").order_by("-id").first()
+    return show_deployment(row, steps=False) if row else None
+
+
+def show_deployment(row: Deployment, *, steps: bool = True) -> dict[str, Any]:
+    base = f"/app/{row.app_id}/deployments/{row.pk}"
+    shown: dict[str, Any] = {
+        "id": row.pk,
+        "app_id": row.app_id,
+        "kind": row.kind,
+        "status": row.status,
+        "version": row.release.version if row.release else None,
+        "release": row.release.number if row.release else None,
+        "previous_version": row.previous_release.version if row.previous_release else None,
+        "previous_release": row.previous_release.number if row.previous_release else None,
+        "instances": row.desired_instances,
+        "strategy": row.strategy,
+        "reason": row.reason,
+        "error": {"code": row.error_code, "detail": row.error_detail} if row.error_code else None,
+        "created_by": row.created_by,
+        "created_at": rfc3339(row.created_at),
+        "progress_at": rfc3339(row.progress_at),
+        "finished_at": rfc3339(row.finished_at),
+        "revision": row.revision,
+        "links": {"self": base, "cancel": f"{base}/cancel", "app": f"/app/{row.app_id}/info"},
+    }
+    if steps:
+        shown |= {"steps": row.steps, "evidence": row.evidence or None}
+    return shown
