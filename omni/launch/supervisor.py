@@ -92,8 +92,7 @@ class Supervisor:
 
     def run(self, spec: ProcessSpec, timeout_s: float, until: Callable[[], bool] = lambda: False) -> int | None:
         """Run what ends by itself while the others are watched; its exit code, None when time or `until` came."""
-        log = _open_log(spec.log) if spec.log else None
-        process = self._popen(spec, log)
+        process = self._popen(spec, _open_log(spec.log))
         self._passing.add(process.pid)
         deadline = time.monotonic() + timeout_s
         while (code := process.poll()) is None and time.monotonic() < deadline and not until():
@@ -117,7 +116,7 @@ class Supervisor:
                 self._spawn(child)
         if now >= self._next_rotation:
             self._next_rotation = now + _ROTATE_EVERY_S
-            for log in {child.spec.log for child in self.children.values()}:
+            for log in {child.spec.log for child in self.children.values() if child.spec.log}:
                 rotation.rotate(Path(log))
 
     def stop(self, names: Iterable[str] | None = None, *, hurry: Callable[[], bool] = lambda: False) -> None:
@@ -198,8 +197,9 @@ class Supervisor:
                 os.killpg(child.process.pid, _KILL)
 
     def _ended(self, child: Child, how: str) -> None:
+        where = f"; log: {child.spec.log}" if child.spec.log else ""
         if not self.restart:
-            self.say(f"{child.spec.name} {how}; not restarted (--no-restart); log: {child.spec.log}")
+            self.say(f"{child.spec.name} {how}; not restarted (--no-restart){where}")
             return
         if time.monotonic() - child.started >= _HEALTHY_AFTER_S:
             child.failures = 0
@@ -208,7 +208,7 @@ class Supervisor:
         child.due = time.monotonic() + delay
         last = (last_lines(child.spec.log, 1) or [""])[0].strip()[:200] if child.failures == 1 else ""
         said = f" ({last})" if last else ""
-        self.say(f"{child.spec.name} {how}{said}; next start in {delay:g} s; log: {child.spec.log}")
+        self.say(f"{child.spec.name} {how}{said}; next start in {delay:g} s{where}")
 
     def _sweep(self, spec: ProcessSpec) -> None:
         """End what a dead child has left: its own children, known by its mark."""
@@ -227,7 +227,10 @@ def describe(code: int) -> str:
         return f"signal {-code}"
 
 
-def _open_log(path: str) -> int:
+def _open_log(path: str) -> int | None:
+    """None: the process writes where we write (a container's own log)."""
+    if not path:
+        return None
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o640)
 

@@ -266,6 +266,19 @@ def test_one_that_ignores_sigterm_is_killed_in_time(machine: Machine) -> None:
     assert machine.marks() == []
 
 
+def test_a_node_alone_can_write_to_the_containers_log(machine: Machine) -> None:
+    web = machine.spec("web", "print('hello from web', flush=True); import time; time.sleep(600)", group=False)
+    plan = machine.plan(node_processes={str(machine.port): [web]})
+    command = [sys.executable, "-m", "omni.launch.node", "--port", str(machine.port), "--plan", str(plan), "--log", "-"]
+    node = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    machine.started.append(node)
+    assert node.stdout
+    assert node.stdout.readline() == "hello from web\n"
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(15) == 0
+    assert machine.marks() == []
+
+
 @pytest.mark.skipif(not proc.LINUX, reason="/proc")
 def test_supervisors_are_small_and_sleep(machine: Machine) -> None:
     launcher = machine.start()
