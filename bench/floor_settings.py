@@ -1,0 +1,12 @@
+"""Settings of the floor that benches compare with: bare Django behind the same front, workers, threads and database.
+
+No middleware, no REST framework, no gate: what any Django project pays before it does anything.
+"""
+
+from omni.settings import *  # noqa: F403
+
+INSTALLED_APPS = ["omni", "omni.kernel"]
+MIDDLEWARE: list[str] = []
+ROOT_URLCONF = "bench.floor_urls"
+DATABASE_ROUTERS: list[str] = []
+TEMPLATES: list[dict[str, object]] = []
