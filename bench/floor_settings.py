@@ -6,7 +6,7 @@ No middleware, no REST framework, no gate: what any Django project pays before i
 from omni.settings import *  # noqa: F403
 
 INSTALLED_APPS = ["omni", "omni.kernel"]
-MIDDLEWARE: list[str] = []
+MIDDLEWARE = []
 ROOT_URLCONF = "bench.floor_urls"
-DATABASE_ROUTERS: list[str] = []
-TEMPLATES: list[dict[str, object]] = []
+DATABASE_ROUTERS = []
+TEMPLATES = []

@@ -17,7 +17,7 @@ from omni.kernel.seal import seal
 from releases.models import Artifact, Build, Release
 
 
-def apps(count: int, first: int = 1) -> tuple[int, int]:
+def apps(count: int) -> tuple[int, int]:
     """`count` more apps with a release and one running instance each; the ids of the first and the last."""
     org, now = Org.objects.order_by("pk")[0], clock.now()
     start = (App.objects.order_by("-pk").values_list("pk", flat=True).first() or 0) + 1
