@@ -27,7 +27,7 @@ class Rules:
     rules: tuple[Rule, ...]
 
     def says(self, path: str) -> bool | None:
-        """True: leave `path` out, False: take it in after all, None: nothing about it; a directory ends with a slash."""
+        """True: leave `path` out, False: take it in after all, None: nothing; a directory ends with a slash."""
         inner = path.removeprefix(self.directory)
         for rule in reversed(self.rules):
             if rule.directories_only and not inner.endswith("/"):

@@ -15,8 +15,8 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -31,6 +31,8 @@ from agent.ingress.settings import Settings, SettingsError, load
 from agent.ingress.table import RouteTable, write_json
 
 log = logging.getLogger("agent.ingress")
+
+PART_PAUSE_S = 1.0
 
 
 @contextlib.contextmanager
@@ -58,6 +60,16 @@ def stored_ports(file: Path) -> tuple[int, int]:
         return int(stored["dns"]), int(stored["pages"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0, 0
+
+
+async def keep_up(part: Callable[[], Awaitable[None]]) -> None:
+    """Run a part for ever: a fault in one (say, in counting) must not take the resolver down with it."""
+    while True:
+        try:
+            await part()
+        except Exception:
+            log.exception("a part of the ingress failed and is started again")
+        await asyncio.sleep(PART_PAUSE_S)
 
 
 async def serve(settings: Settings) -> None:
@@ -101,19 +113,20 @@ async def serve(settings: Settings) -> None:
             state / "counting.json",
             settings.window_s,
         )
-        parts = [follower.run(), prober.run(), caddy.watch(config), counting.run()]
-        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(part) for part in parts]
-        waiter: asyncio.Task[Any] = asyncio.create_task(stopping.wait())
-        done, _ = await asyncio.wait([*tasks, waiter], return_when=asyncio.FIRST_COMPLETED)
+        parts: list[Callable[[], Awaitable[None]]] = [
+            follower.run,
+            prober.run,
+            partial(caddy.watch, config),
+            counting.run,
+        ]
+        tasks = [asyncio.create_task(keep_up(part)) for part in parts]
+        await stopping.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if waiter in done:
-            await caddy.stop()
-            await counting.read()
-            await counting.save()
-        for task in done - {waiter}:
-            task.result()  # a part never ends by itself; let its error end us, Caddy serves on
+        await caddy.stop()
+        await counting.read()
+        await counting.save()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -117,14 +117,17 @@ def _proxy(layout: Layout) -> JSON:
             # The last dot keeps Go from trying the search domains of the host.
             "name": "{http.request.host}.omni.",
             "refresh": "1s",
-            # How long an answer is kept *after a failed look-up* before the next try, and again, without end. Short:
-            # with a long one, members would stay as they were long after the resolver is back.
-            "grace_period": "2s",
+            # How long a failed look-up's outcome (the last good answer, or none) stands until the next try, and so on
+            # without end. Short: members would stay as they were long after the resolver is back, and a name that
+            # was not remembered would have no instance for so long.
+            "grace_period": "500ms",
             "dial_timeout": "1s",
             # By UDP: three times the throughput of TCP when Caddy must ask often. It dials whatever is given here, also
             # when Go would go over to TCP for a cut answer, so that an answer must never need more than a datagram.
             "resolver": {"addresses": [f"udp/127.0.0.1:{layout.dns_port}"]},
         },
+        # No passive health checks: they would spare the dead one's next callers 50 ms, but one path on which an app
+        # resets connections could keep its only instance "down" for everybody.
         "load_balancing": {
             "selection_policy": {"policy": "least_conn"},
             "try_duration": "3s",

@@ -42,7 +42,7 @@ class Counter:
         """Count one line; what is not a line of ours, or of no app, counts nowhere."""
         try:
             entry = orjson.loads(line)
-            upstream: str = entry["upstream"]
+            upstream = entry["upstream"]
             whose = self._known[upstream] if upstream in self._known else self._whose(upstream)
             if whose is None:
                 return
@@ -51,7 +51,7 @@ class Counter:
                 ms = entry["duration"] * 1000
             key = (int(entry["ts"] / self._window_s), *whose)
             status = entry["status"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return
         cell = self._cells.get(key)
         if cell is None:

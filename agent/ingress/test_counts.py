@@ -56,7 +56,16 @@ def test_only_windows_that_have_ended_are_closed() -> None:
 
 @pytest.mark.parametrize(
     "rubbish",
-    [b"", b"{", b"[]", b"7", b'{"ts":1}', line(1.0, 0, 0, 404, 1.0), b'{"ts":1,"status":404,"duration":1}'],
+    [
+        b'{"ts":1,"duration":3.0,"status":503,"ms":null,"upstream":null}',
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b'{"ts":1}',
+        line(1.0, 0, 0, 404, 1.0),
+        b'{"ts":1,"status":404,"duration":1}',
+    ],
 )
 def test_lines_of_no_app_count_nowhere(rubbish: bytes) -> None:
     counter = Counter(10.0)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -211,6 +212,46 @@ def test_another_build_of_caddy_replaces_the_old_one_under_load(bed: Bed, contro
     assert bed.caddy_pid() != caddy
     # Connections that the kernel had queued for the old listener may be reset when it closes; nothing else may fail.
     assert len(load.errors) <= 2
+
+
+def test_idle_apps_outlast_a_short_death_of_the_ingress(bed: Bed, control: ControlPlane) -> None:
+    control.publish([route(HOST, 1, bed.backend()), route("never.asked", 2, bed.backend())])
+    bed.start()
+    bed.until_served(HOST)
+    bed.kill()
+    time.sleep(2.0)  # Caddy has closed its idle connection: to open one anew it must ask for the address
+    found: list[int] = []
+    hosts = (HOST, "never.asked")
+    threads = [threading.Thread(target=lambda host=host: found.append(bed.ask(host).status)) for host in hosts]
+    for thread in threads:
+        thread.start()
+    bed.start()
+    for thread in threads:
+        thread.join()
+    assert found == [200, 200]
+
+
+def test_when_its_own_ports_are_taken_it_reloads_caddy_to_others(bed: Bed, control: ControlPlane) -> None:
+    control.publish([route(HOST, 1, bed.backend())])
+    bed.start()
+    bed.until_served(HOST)
+    caddy = bed.caddy_pid()
+    bed.kill()
+    taken = json.loads((bed.state / "ports.json").read_text())
+    with (
+        socket.create_server(("127.0.0.1", taken["dns"])),
+        socket.create_server(("127.0.0.1", taken["pages"])),
+        Load(bed.port, HOST, False) as load,
+    ):
+        bed.start()
+        at = load.total
+        until(lambda: load.total > at + 300)
+        assert bed.ask("nope.localhost").status == 404
+    assert "caddy reloaded" in bed.log.read_text()
+    assert bed.caddy_pid() == caddy
+    # At most what was under way at that moment: the old configuration's resolver is gone for good, and a request that
+    # waits for another try is not carried over into the new one.
+    assert len(load.errors) <= load.clients
 
 
 def test_a_taken_port_is_named_and_not_shared(bed: Bed) -> None:
