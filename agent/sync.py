@@ -44,7 +44,7 @@ class Reporter:
         self._news.set()
 
     def gone(self, instance_id: int) -> None:
-        self._changes.pop(instance_id, None)
+        """Its directory is removed. What was last seen of it is still told, in the same report or an earlier one."""
         self._gone.add(instance_id)
         self._news.set()
 

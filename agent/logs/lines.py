@@ -35,7 +35,7 @@ def split(block: bytes) -> list[str]:
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
-    if len(block) > LINE_MAX and any(len(line) * 3 > LINE_MAX for line in lines):
+    if lines and len(max(lines, key=len)) * 4 > LINE_MAX:  # replaced bytes take more room than they did before
         return [piece for line in lines for piece in _pieces(line)]
     return lines
 
