@@ -1,0 +1,151 @@
+"""`/app/<app>/instances…` and the merged log. Views validate, call one verb, answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from accounts.access import recheck
+from apps.access import app as find_app
+from consensus.gate import Transaction
+from instances import access, log_queries, representation, services
+from instances.models import Instance, LatestSample
+from instances.states import InstanceStatus
+from instances.telemetry import series, spans
+from instances.telemetry.figures import FRESH_US
+from omni.kernel import clock
+from omni.rest.paging import page, refused
+from omni.rest.permissions import actor_of
+from omni.rest.rendering import dumps
+from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
+
+_FIGURES = ("instance_id", "at_us", "cpu_percent", "memory_bytes", "memory_limit_bytes", "network_rx_bytes",
+            "network_tx_bytes")  # fmt: skip
+_LOG_PARAMETERS = [
+    OpenApiParameter("stream", str, enum=["stdout", "stderr"]),
+    OpenApiParameter("q", str, description="only lines that contain this, in whatever case"),
+    OpenApiParameter("since", str, description="RFC 3339, or seconds ago such as 600s"),
+    OpenApiParameter("until", str, description="RFC 3339, or seconds ago"),
+    OpenApiParameter("tail", int, description="the last n lines"),
+    OpenApiParameter("limit", int),
+    OpenApiParameter("cursor", str, description="the `cursor` of a line: go on after it"),
+]
+_SERIES_PARAMETERS = [
+    OpenApiParameter("window", str, description="such as 1h: adds a series of that length"),
+    OpenApiParameter("step", str, description="such as 10s"),
+]
+
+
+def latest_figures(ids: list[int]) -> dict[int, Mapping[str, Any]]:
+    """The newest figures of these instances, where they are fresh. One query."""
+    oldest = clock.to_us(clock.now()) - FRESH_US
+    rows = LatestSample.objects.filter(instance_id__in=ids, at_us__gt=oldest).values(*_FIGURES)
+    return {row["instance_id"]: dict(row) for row in rows}
+
+
+class InstanceViewSet(ViewSet):
+    scopes = {
+        "list": "instances:read",
+        "metrics": "instances:read",
+        "logs": "logs:read",
+        "details": "instances:read",
+        "restart": "instances:write",
+        "stop": "instances:write",
+        "app_logs": "logs:read",
+    }
+
+    @extend_schema(
+        operation_id="instances_list",
+        parameters=[OpenApiParameter("status", str, description="comma-separated; `all` for the long gone too"),
+                    OpenApiParameter("node", str), OpenApiParameter("version", str), OpenApiParameter("limit", int),
+                    OpenApiParameter("cursor", str)],
+        responses={200: dict},
+    )  # fmt: skip
+    def list(self, request: Request, app: str) -> Response:
+        """Without `status`: those that run or are about to, and those that ended and still wait for a successor."""
+        found = find_app(actor_of(request), app)
+        rows = Instance.objects.filter(app_id=found.pk)
+        rows = self._filtered(rows, request.query_params)
+
+        def show(values: Any) -> Any:
+            now = clock.now()
+            figures = latest_figures([row["id"] for row in values if row["status"] == InstanceStatus.RUNNING])
+            return [representation.listed(row, figures.get(row["id"]), now) for row in values]
+
+        return page(request, rows.values(*representation.LISTED), show)
+
+    def _filtered(self, rows: Any, query: Mapping[str, str]) -> Any:
+        status = query.get("status")
+        if not status:
+            rows = rows.filter(desired__in=("run", "stop"))
+        elif status != "all":
+            wanted = status.split(",")
+            if unknown := [part for part in wanted if part not in InstanceStatus.values]:
+                raise refused("status", f"{unknown[0]} is none of {', '.join(InstanceStatus.values)}, all.")
+            rows = rows.filter(status__in=wanted)
+        if node := query.get("node"):
+            rows = rows.filter(node__name=node)
+        if version := query.get("version"):
+            rows = rows.filter(release__version=version)
+        return rows
+
+    @extend_schema(operation_id="instance_metrics", parameters=_SERIES_PARAMETERS, responses={200: dict})
+    def metrics(self, request: Request, app: str, instance_id: int) -> Response:
+        row = access.instance(actor_of(request), app, instance_id)
+        span = spans.read(request.query_params.get("window"), request.query_params.get("step"))
+        body = representation.metrics(row, latest_figures([row.pk]).get(row.pk), clock.now())
+        if span is not None:
+            body["series"] = series.of_instance(row.pk, span)
+        return _tagged(request, body)
+
+    @extend_schema(operation_id="instance_logs", parameters=_LOG_PARAMETERS, responses={200: dict})
+    def logs(self, request: Request, app: str, instance_id: int) -> Response:
+        row = access.instance(actor_of(request), app, instance_id)
+        return log_queries.page(request, row.app_id, row.pk)
+
+    @extend_schema(operation_id="app_logs", parameters=_LOG_PARAMETERS, responses={200: dict})
+    def app_logs(self, request: Request, app: str) -> Response:
+        return log_queries.page(request, find_app(actor_of(request), app).pk, None)
+
+    @extend_schema(operation_id="instance_details", responses={200: dict})
+    def details(self, request: Request, app: str, instance_id: int) -> Response:
+        row = access.instance(actor_of(request), app, instance_id)
+        return Response(representation.details(row), headers={"ETag": etag(row.revision)})
+
+    @extend_schema(operation_id="instance_restart", request=None, responses={202: dict})
+    def restart(self, request: Request, app: str, instance_id: int) -> Response:
+        return self._change(request, app, instance_id, services.restart_instance)
+
+    @extend_schema(operation_id="instance_stop", request=None, responses={202: dict})
+    def stop(self, request: Request, app: str, instance_id: int) -> Response:
+        return self._change(request, app, instance_id, services.stop_instance)
+
+    def _change(
+        self, request: Request, app: str, instance_id: int, act: Callable[[Transaction, Instance], Instance]
+    ) -> Response:
+        expected = expected_revision(request)
+
+        def verb(tx: Transaction) -> Reply:
+            row = access.instance(tx.actor, app, instance_id)
+            recheck(tx.actor, "instances:write", row.app.org_id)
+            check_revision(row.revision, expected)
+            shown = representation.details(act(tx, row))
+            plan = services.plan_now(tx, row.app) if tx.rehearsal else None
+            return Reply(shown, 202, row.revision, shown["links"]["self"], plan)
+
+        return perform(request, verb)
+
+
+def _tagged(request: Request, body: dict[str, Any]) -> Response:
+    """With a tag of what it shows, but for the moment at which it was asked."""
+    shown = dumps({name: value for name, value in body.items() if name not in ("at", "uptime_s")})
+    tag = f'"{hashlib.blake2b(shown, digest_size=8).hexdigest()}"'
+    if request.headers.get("If-None-Match") == tag:
+        return Response(status=304, headers={"ETag": tag})
+    return Response(body, headers={"ETag": tag})

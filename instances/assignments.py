@@ -1,0 +1,66 @@
+"""What a node is to run, as `agent.protocol.Assignments` says it.
+
+Owns the translation from rows; the one place where an environment is unsealed. Reads only.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, cast
+
+from django.conf import settings
+
+from apps.models import ConfigRevision
+from instances.models import Instance
+from instances.states import ENDED
+from omni.kernel.seal import unseal
+
+_FIELDS = (
+    "id", "app_id", "slot", "desired", "status", "generation", "process_type", "memory_mb", "cpu", "app__name",
+    "app__org__name", "app__runtime", "release__number", "release__version", "release__package_id",
+    "release__package__size", "release__process_types", "release__config_id", "release__config__cpu_limit",
+    "release__config__health_check", "release__config__restart_policy", "release__config__stop_timeout_s",
+)  # fmt: skip
+
+
+def of_node(node: str) -> list[dict[str, Any]]:
+    """Every instance that the node runs, is to run, or still holds a directory of; by id."""
+    rows = Instance.objects.filter(node__name=node, on_node=True).order_by("id").values(*_FIELDS)
+    return [_assignment(row) for row in rows]
+
+
+def _assignment(row: dict[str, Any]) -> dict[str, Any]:
+    ended = row["status"] in ENDED
+    types = row["release__process_types"]
+    return {
+        "id": row["id"],
+        "app_id": row["app_id"],
+        "app": row["app__name"],
+        "org": row["app__org__name"],
+        "slot": row["slot"],
+        "desired": "remove" if ended else row["desired"],
+        "release": {
+            "number": row["release__number"],
+            "version": row["release__version"],
+            "package": row["release__package_id"],
+            "package_size": row["release__package__size"],
+        },
+        "command": types.get(row["process_type"], ""),
+        "process_type": row["process_type"],
+        "generation": row["generation"],
+        "runtime": row["app__runtime"],
+        "env": {} if ended else _environment(row["release__config_id"]),
+        "memory_mb": row["memory_mb"],
+        "cpu": row["cpu"],
+        "cpu_limit": row["release__config__cpu_limit"],
+        "health_check": row["release__config__health_check"],
+        "restart_policy": row["release__config__restart_policy"],
+        "stop_timeout_s": row["release__config__stop_timeout_s"],
+        "drain_s": settings.CONFIG.timings.route_drain_s,
+    }
+
+
+@lru_cache(maxsize=512)
+def _environment(config_id: int) -> dict[str, str]:
+    """Configurations never change, so one that was opened stays right."""
+    return cast(dict[str, str], unseal(ConfigRevision.objects.values_list("env", flat=True).get(pk=config_id)))

@@ -1,0 +1,84 @@
+"""Which host names the ingress serves and which instances stand behind them: `agent.protocol.Routes` from rows.
+
+Owns the rule of who gets requests: running, healthy, wanted, of an app that is to run. Reads only; kept in this process
+as long as no event touched an app, so that an ingress that asks after every write costs almost nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import Any
+
+import orjson
+from django.conf import settings
+
+from apps.models import App, DesiredState, Domain
+from instances.models import Instance
+from instances.states import InstanceStatus
+from omni.kernel.models import Event
+
+_lock = threading.Lock()
+_kept: tuple[int, bytes, str] | None = None  # newest event key when it was made, the hosts as JSON, their digest
+# Of the events of instances only these can change a route.
+_INSTANCE_KINDS = frozenset(
+    {"instance.running", "instance.health_changed", "instance.stop_asked", "instance.dealt_with", "instance.lost",
+     "instance.crashed", "instance.stopping", "instance.stopped", "instance.failed", "instance.starting",
+     "instance.reported"}
+)  # fmt: skip
+
+
+def hosts() -> tuple[bytes, str]:
+    """The hosts as a JSON list, and the strong ETag of what they show."""
+    global _kept
+    newest = Event.objects.order_by("-key").values_list("key", flat=True).first() or 0
+    known = _kept
+    if known is not None and known[0] <= newest and not _touched(known[0], newest):
+        return known[1], known[2]
+    body = orjson.dumps(_read())
+    digest = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    with _lock:
+        _kept = (newest, body, digest)
+    return body, digest
+
+
+def forget() -> None:
+    """Between tests."""
+    global _kept
+    with _lock:
+        _kept = None
+
+
+def _touched(after: int, newest: int) -> bool:
+    if after == newest:
+        return False
+    kinds = Event.objects.filter(key__gt=after, key__lte=newest, app_id__isnull=False)
+    return any(not kind.startswith("instance.") or kind in _INSTANCE_KINDS
+               for kind in kinds.values_list("kind", flat=True)[:1000])  # fmt: skip
+
+
+def _read() -> list[dict[str, Any]]:
+    """Three queries, whatever the number of apps."""
+    apps = App.objects.exclude(desired_state=DesiredState.DELETED).order_by("id")
+    rows = list(apps.values_list("id", "hostname", "desired_state", "maintenance"))
+    targets = _targets()
+    names: dict[int, list[str]] = {}
+    for app_id, name in Domain.objects.filter(verified_at__isnull=False).order_by("id").values_list("app_id", "name"):
+        names.setdefault(app_id, []).append(name)
+    found = []
+    for app_id, hostname, state, maintenance in rows:
+        behind = targets.get(app_id, []) if state == DesiredState.RUNNING else []
+        for host in (f"{hostname}.{settings.CONFIG.domain}", *names.get(app_id, ())):
+            found.append({"host": host, "app_id": app_id, "maintenance": maintenance, "targets": behind})
+    return found
+
+
+def _targets() -> dict[int, list[dict[str, Any]]]:
+    rows = Instance.objects.filter(status=InstanceStatus.RUNNING, health="healthy", desired="run").order_by("id")
+    found: dict[int, list[dict[str, Any]]] = {}
+    for app_id, instance_id, address in rows.values_list("app_id", "id", "address"):
+        host, _, port = address.rpartition(":")
+        if host and port.isdigit():
+            target = {"instance_id": instance_id, "address": host.strip("[]"), "port": int(port)}
+            found.setdefault(app_id, []).append(target)
+    return found
