@@ -94,7 +94,7 @@ class Watching:
             answer = await ask(plain)
             now = int(answer.header("omni-index") or 0)
             left = deadline - time.monotonic()
-            if answer.status != 200 or left <= 0 or self._changed_after(key, answer, at, now):
+            if answer.status != 200 or self._changed_after(key, answer, at, now) or left <= 0:
                 return answer
             await self.watch.beyond(now, left)
 

@@ -1,0 +1,325 @@
+"""The front's rules, with a made-up Django behind it: the hop, the waiting, the intake."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from consensus.fake import FakeLease
+from omni.front.following import Following
+from omni.front.forwarding import Forwarder, Hop
+from omni.front.intake import Intake
+from omni.front.requests import Answer, Request
+from omni.front.watching import IndexWatch, Watching
+from omni.kernel.errors import Malformed, NoLeader, OmniError, OutcomeUnknown, TooLarge, UnsupportedMedia
+
+
+def request(
+    method: str = "GET",
+    path: str = "/x",
+    query: str = "",
+    body: list[bytes] | None = None,
+    gone: bool = False,
+    **headers: str,
+) -> Request:
+    parts = list(body or [])
+
+    async def receive() -> dict[str, Any]:
+        if parts:
+            return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts) or gone}
+        return {"type": "http.disconnect"}
+
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Request(method, path, query, names, "10.0.0.9", "http", ("127.0.0.1", 8000), receive)
+
+
+# -- the hop
+
+
+def hop(member: str = "a-1", key: bytes = b"k") -> Hop:
+    return Hop(key, member)
+
+
+def test_a_forwarded_request_keeps_its_callers_address() -> None:
+    sent = request("POST", "/app/create")
+    assert hop("b-2").verify(sent, hop("a-1").sign(sent)) == "10.0.0.9"
+
+
+def test_a_forged_a_changed_and_a_repeated_hop_are_refused() -> None:
+    sent, receiver = request("POST", "/app/create"), hop("b-2")
+    value = hop("a-1").sign(sent)
+    assert receiver.verify(request("POST", "/tokens"), value) is None
+    assert receiver.verify(sent, value.replace("10.0.0.9", "10.0.0.8")) is None
+    assert receiver.verify(sent, hop("a-1", b"other").sign(sent)) is None
+    assert receiver.verify(sent, "nonsense") is None
+    assert receiver.verify(sent, value) == "10.0.0.9"
+    assert receiver.verify(sent, value) is None
+
+
+def test_an_old_hop_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = request("POST", "/app/create")
+    value = hop().sign(sent)
+    monkeypatch.setattr("omni.front.forwarding.time.time", lambda: 4e9)
+    assert hop("b-2").verify(sent, value) is None
+
+
+# -- forwarding
+
+
+def forwarder(lease: FakeLease, answer: Callable[[httpx.Request], httpx.Response], wait_s: float = 0.2) -> Forwarder:
+    made = Forwarder(lease, hop(), "a:1", wait_s, 5.0, 1.0, 1000)
+    made._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    return made
+
+
+def test_a_follower_relays_the_leaders_answer(lease: FakeLease) -> None:
+    lease.lose("b:2")
+    seen: list[httpx.Request] = []
+
+    def leader(sent: httpx.Request) -> httpx.Response:
+        seen.append(sent)
+        return httpx.Response(201, headers={"omni-index": "7"}, stream=httpx.ByteStream(b"made"))
+
+    sent = request("POST", "/app/create", "dry_run=true", [b"{", b"}"], authorization="Bearer t")
+    answer = asyncio.run(forwarder(lease, leader).forward(sent, stream=False))
+    assert answer is not None
+    assert (answer.status, answer.body, answer.header("Omni-Index")) == (201, b"made", "7")
+    assert str(seen[0].url) == "http://b:2/app/create?dry_run=true"
+    assert seen[0].headers["authorization"] == "Bearer t"
+    assert seen[0].content == b"{}"
+    assert "omni-forwarded" in seen[0].headers
+
+
+def test_without_a_leader_a_write_waits_and_then_says_so(lease: FakeLease) -> None:
+    lease.lose(None)
+    with pytest.raises(NoLeader):
+        asyncio.run(forwarder(lease, lambda _: httpx.Response(200)).forward(request("POST", body=[b"x"]), stream=False))
+
+
+def test_a_leader_that_cannot_be_reached_is_no_leader(lease: FakeLease) -> None:
+    lease.lose("b:2")
+
+    def refuse(sent: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=sent)
+
+    with pytest.raises(NoLeader):
+        asyncio.run(forwarder(lease, refuse).forward(request("POST", body=[b"x"]), stream=False))
+
+
+def test_a_broken_connection_is_unknown_unless_a_key_makes_repeating_safe(lease: FakeLease) -> None:
+    lease.lose("b:2")
+    calls: list[int] = []
+
+    def once_broken(sent: httpx.Request) -> httpx.Response:
+        calls.append(1)
+        if len(calls) % 2:
+            raise httpx.ReadError("reset", request=sent)
+        return httpx.Response(200, stream=httpx.ByteStream(b"ok"))
+
+    with pytest.raises(OutcomeUnknown):
+        asyncio.run(forwarder(lease, once_broken, 2).forward(request("POST", body=[b"x"]), stream=False))
+    calls.clear()
+    keyed = request("POST", body=[b"x"], idempotency_key="k")
+    answer = asyncio.run(forwarder(lease, once_broken, 2).forward(keyed, stream=False))
+    assert answer is not None
+    assert answer.body == b"ok"
+    assert len(calls) == 2
+
+
+# -- waiting
+
+
+class Shown:
+    """A made-up view: shows `body` as of `index`."""
+
+    def __init__(self) -> None:
+        self.index, self.body, self.asked = 5, b"{}", 0
+
+    async def ask(self, _request: Request) -> Answer:
+        self.asked += 1
+        return Answer(200, [("Omni-Index", str(self.index))], self.body)
+
+    async def read_index(self) -> int:
+        return self.index
+
+
+def watching(shown: Shown) -> Watching:
+    return Watching(IndexWatch(shown.read_index), 60.0, 0.3)
+
+
+def test_a_waiting_read_answers_when_what_it_shows_has_changed() -> None:
+    async def story() -> None:
+        shown = Shown()
+        waiting = watching(shown)
+        first = await waiting.read(request(query="index=0&wait=0"), shown.ask)
+        assert first.body == b"{}"
+        task = asyncio.create_task(waiting.read(request(query="index=5&wait=30"), shown.ask))
+        await asyncio.sleep(0.15)
+        shown.index = 6  # something else changed
+        await asyncio.sleep(0.3)
+        assert not task.done()
+        shown.index, shown.body = 7, b'{"new":1}'
+        assert (await asyncio.wait_for(task, 5)).body == b'{"new":1}'
+
+    asyncio.run(story())
+
+
+def test_a_reader_that_missed_changes_of_others_only_keeps_waiting() -> None:
+    async def story() -> None:
+        shown = Shown()
+        waiting = watching(shown)
+        await waiting.read(request(query="index=0&wait=0"), shown.ask)
+        shown.index = 50  # nothing of what it shows
+        task = asyncio.create_task(waiting.read(request(query="index=5&wait=30"), shown.ask))
+        await asyncio.sleep(0.3)
+        assert not task.done()
+        task.cancel()
+
+    asyncio.run(story())
+
+
+def test_a_waiting_read_ends_at_its_time_out() -> None:
+    shown = Shown()
+    answer = asyncio.run(watching(shown).read(request(query="index=5&wait=1"), shown.ask))
+    assert answer.body == b"{}"
+
+
+def test_an_index_that_never_comes_is_not_reached() -> None:
+    shown = Shown()
+    assert asyncio.run(watching(shown).reached(5)) is True
+    assert asyncio.run(watching(shown).reached(6)) is False
+
+
+# -- streams
+
+
+def test_a_stream_goes_on_where_the_list_ended_and_ends_with_the_build() -> None:
+    pages = [
+        b'{"items":[{"cursor":"1","line":"a"},{"cursor":"2","line":"b"}],"next":null}',
+        b'{"items":[{"cursor":"3","line":"c"}],"next":null}',
+        b'{"items":[],"next":null,"ended":{"status":"succeeded"}}',
+    ]
+    queries: list[str] = []
+
+    async def ask(sent: Request) -> Answer:
+        queries.append(sent.query)
+        return Answer(200, [], pages[min(len(queries), len(pages)) - 1])
+
+    async def story() -> bytes:
+        following = Following(ask, IndexWatch(Shown().read_index))
+        sent = request(path="/app/a/builds/1/logs", accept="text/event-stream")
+        answer = await following.stream(sent)
+        assert answer.stream is not None
+        return b"".join([chunk async for chunk in answer.stream])
+
+    text = asyncio.run(story()).decode()
+    assert [line for line in text.splitlines() if line.startswith("id:")] == ["id: 1", "id: 2", "id: 3"]
+    assert "event: end" in text
+    assert "cursor=2" in queries[1]
+    assert "cursor=3" in queries[2]
+
+
+# -- the intake
+
+
+def intake(folder: Path, limit: int = 10_000) -> Intake:
+    return Intake(folder, limit, 1.0)
+
+
+GZIP = {"content_type": "application/gzip"}
+FORM = {"content_type": "multipart/form-data; boundary=b"}
+
+
+TWO_FILES = [b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n1\r\n' * 2 + b"--b--\r\n"]
+
+
+def test_a_raw_body_lands_on_disk_with_its_digest(tmp_path: Path) -> None:
+    data = [b"a" * 3000, b"b" * 3000]
+    sent = request("POST", body=data, **GZIP, content_length="6000")
+    upload = asyncio.run(intake(tmp_path).receive(sent))
+    whole = b"a" * 3000 + b"b" * 3000
+    assert upload.path.read_bytes() == whole
+    assert upload.sha256 == hashlib.sha256(whole).hexdigest()
+    assert (upload.size, upload.media_type) == (6000, "application/gzip")
+
+
+def form(*parts: tuple[str, bytes], end: bool = True) -> list[bytes]:
+    out = b""
+    for name, data in parts:
+        out += b'--b\r\nContent-Disposition: form-data; name="' + name.encode() + b'"; filename="x"\r\n'
+        out += b"Content-Type: application/zip\r\n\r\n" + data + b"\r\n"
+    out += b"--b--\r\n" if end else b""
+    return [out[i : i + 7] for i in range(0, len(out), 7)]
+
+
+@pytest.mark.parametrize("name", ["file", "media", "upload"])
+def test_the_file_of_a_form_is_found_under_each_of_its_names(tmp_path: Path, name: str) -> None:
+    sent = request("POST", body=form(("deploy", b"false"), (name, b"PK data")), **FORM)
+    upload = asyncio.run(intake(tmp_path).receive(sent))
+    assert upload.path.read_bytes() == b"PK data"
+    assert upload.fields == {"deploy": "false"}
+    assert upload.media_type == "application/zip"
+
+
+@pytest.mark.parametrize(
+    ("sent", "error", "code"),
+    [
+        (lambda: request("POST", body=[b"x" * 20_000], **GZIP), TooLarge, "upload_too_large"),
+        (lambda: request("POST", body=[b"x"], **GZIP, content_length="999999"), TooLarge, None),
+        (lambda: request("POST", body=[b"x"], gone=True, **GZIP), Malformed, "truncated"),
+        (lambda: request("POST", body=[b"xyz"], **GZIP, content_length="10"), Malformed, "truncated"),
+        (lambda: request("POST", body=[b""], **GZIP), Malformed, "empty_upload"),
+        (lambda: request("POST", body=[b"x"], content_type="text/html"), UnsupportedMedia, None),
+        (lambda: request("POST", body=form(("x", b"1")), **FORM), OmniError, "file_missing"),
+        (lambda: request("POST", body=form(("file", b"1"), end=False), **FORM), Malformed, "truncated"),
+        (lambda: request("POST", body=TWO_FILES, **FORM), Malformed, "too_many_files"),
+        (lambda: request("POST", body=[b"garbage"], **FORM), Malformed, None),
+    ],
+)  # fmt: skip
+def test_a_bad_upload_leaves_nothing(
+    tmp_path: Path, sent: Callable[[], Request], error: type[OmniError], code: str | None
+) -> None:
+    with pytest.raises(error) as refused:
+        asyncio.run(intake(tmp_path).receive(sent()))
+    assert code is None or refused.value.code == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_idle_client_is_given_up(tmp_path: Path) -> None:
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        raise AssertionError("unreachable")
+
+    sent = request("POST", **GZIP)
+    sent.receive = receive
+    idle = Intake(tmp_path, 1000, 0.05)
+    with pytest.raises(Malformed) as refused:
+        asyncio.run(idle.receive(sent))
+    assert refused.value.code == "upload_idle"
+    assert list(tmp_path.iterdir()) == []
+
+
+async def _stream(chunks: list[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def test_an_answer_is_sent_whole_or_as_it_comes() -> None:
+    async def story(answer: Answer, head: bool) -> bytes:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await answer.send(send, head=head)
+        return b"".join(message.get("body", b"") for message in sent)
+
+    assert asyncio.run(story(Answer(200, [], b"abc"), False)) == b"abc"
+    assert asyncio.run(story(Answer(200, [], b"abc"), True)) == b""
+    assert asyncio.run(story(Answer(200, [], stream=_stream([b"a", b"b"])), False)) == b"ab"
