@@ -84,7 +84,7 @@ def test_a_follower_relays_the_leaders_answer(lease: FakeLease) -> None:
 
     def leader(sent: httpx.Request) -> httpx.Response:
         seen.append(sent)
-        return httpx.Response(201, headers={"omni-index": "7"}, stream=httpx.ByteStream(b"made"))
+        return httpx.Response(201, headers={"omni-index": "7", "content-length": "4"}, stream=httpx.ByteStream(b"made"))
 
     sent = request("POST", "/app/create", "dry_run=true", [b"{", b"}"], authorization="Bearer t")
     answer = asyncio.run(forwarder(lease, leader).forward(sent, stream=False))
@@ -120,7 +120,7 @@ def test_a_broken_connection_is_unknown_unless_a_key_makes_repeating_safe(lease:
         calls.append(1)
         if len(calls) % 2:
             raise httpx.ReadError("reset", request=sent)
-        return httpx.Response(200, stream=httpx.ByteStream(b"ok"))
+        return httpx.Response(200, headers={"content-length": "2"}, stream=httpx.ByteStream(b"ok"))
 
     with pytest.raises(OutcomeUnknown):
         asyncio.run(forwarder(lease, once_broken, 2).forward(request("POST", body=[b"x"]), stream=False))
