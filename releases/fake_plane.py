@@ -79,7 +79,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        data = self.rfile.read(length)
+        if len(data) < length:  # the worker was told to stop in the middle
+            self.close_connection = True
+            return
         if self._odd():
             return
         sha256 = self.path.partition("?")[0].rpartition("/")[2]

@@ -22,6 +22,7 @@ Send = Callable[[int, list[list[Any]]], None]
 _BATCH_LINES, _BATCH_BYTES = 1000, 512 * 1024
 _QUEUE_BYTES = 8 * 1024 * 1024
 _PAUSE_S = 0.3
+_SHOWN = {code: "\ufffd" for code in range(32) if chr(code) not in "\t\x1b"} | {127: None}
 
 
 class LogStream:
@@ -69,7 +70,7 @@ class LogStream:
             if not batch or self._dead:
                 return
             self._deliver(batch)
-            if self._closed_at is None:
+            if self._closed_at is None and self._bytes < _BATCH_BYTES:
                 time.sleep(_PAUSE_S)  # lets lines gather: few calls, and still at once for whoever watches
 
     def _take(self) -> list[list[Any]]:
@@ -117,6 +118,5 @@ class LogStream:
 
 def clean(text: str) -> str:
     """One line, bounded, without control characters (tabs and colours stay)."""
-    shown = "".join(char if char >= " " or char in "\t\x1b" else "�" for char in text if char != "\x7f")
-    raw = shown.encode("utf-8", "replace")
+    raw = text[:LINE_BYTES].translate(_SHOWN).encode("utf-8", "replace")
     return raw[:LINE_BYTES].decode("utf-8", "ignore") if len(raw) > LINE_BYTES else raw.decode("utf-8")

@@ -7,7 +7,6 @@ what happens with the result, and must not be trusted with more than one attempt
 from __future__ import annotations
 
 import contextlib
-import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -130,7 +129,7 @@ def _build(work: Work, tree: Path, plan: Plan) -> None:
             work.log.say(f"Note: {note}")
         with _sandbox(work, tree) as sandbox:
             for command in plan.commands:
-                work.log.say(f"$ {shlex.join(command.argv) if len(command.argv) < 20 else command.title}")
+                work.log.say(f"$ {command.title}")
                 sandbox.run(command)
     # From here on nothing of the build runs any more; yet the tree is what its commands made of it.
     for name, content in plan.files.items():

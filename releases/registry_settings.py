@@ -143,7 +143,7 @@ class _Reader:
 
     def _file_url(self, path: str) -> None:
         # An index directory `<root>/simple` links to files beside it.
-        plain = path.rstrip("/")
+        plain = path.rstrip("/") or "/"
         self.path(os.path.dirname(plain) if plain.endswith("/simple") else plain)  # noqa: PTH120
 
 

@@ -17,7 +17,7 @@ PACKAGE = "package.json"
 LOCKS = ("package-lock.json", "npm-shrinkwrap.json")
 LOOKS_FOR = f"{PACKAGE} (Node.js)"
 
-_QUIET = ["--no-audit", "--no-fund", "--no-progress", "--loglevel=warn"]
+_QUIET = ["--no-audit", "--no-fund", "--no-progress", "--no-update-notifier", "--loglevel=warn"]
 
 
 def plan(source: Source) -> Plan | None:

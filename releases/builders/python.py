@@ -58,7 +58,7 @@ def _commands(source: Source) -> list[Command]:
     if wanted:
         pip = f"{PLATFORM}/pip" if lent else "-mpip"
         install = [".venv/bin/python", pip, "install", *_PIP, *wanted]
-        commands.append(Command(f"install {wanted[-1]}", install, failure="dependencies_failed"))
+        commands.append(Command(f"pip install {' '.join(wanted)}", install, failure="dependencies_failed"))
     if source.tools.relocate:
         commands.append(Command("make the scripts relocatable", [".venv/bin/python", "-c", _RELOCATE]))
     return commands
