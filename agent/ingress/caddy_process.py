@@ -31,7 +31,7 @@ from agent.ingress.table import write_json
 log = logging.getLogger(__name__)
 
 START_S = 15.0
-STOP_S = 8.0
+STOP_S = 5.0  # below the 8 s after which a launcher kills us, and would leave Caddy behind
 WATCH_S = 0.2
 SOCKET_PATH_LIMIT = 100
 
@@ -222,8 +222,11 @@ def _digest(config: dict[str, Any]) -> str:
 def _environment(state_dir: Path) -> dict[str, str]:
     """Nothing of ours but where to write: no token, and no proxy variable that would send app traffic elsewhere."""
     home = str(state_dir / "caddy")
-    kept = {key: os.environ[key] for key in ("PATH", "TZ", "SYSTEMROOT") if key in os.environ}
-    return {**kept, "HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
+    kept = {key: os.environ[key] for key in ("PATH", "TZ", "SYSTEMROOT", "OMNI_STATE") if key in os.environ}
+    # A mark of its own: the launcher sweeps a dead ingress's children before it starts the next one, and this is
+    # none of them; at the platform's stop, and before its next start, it is ended like all that is marked.
+    mark = {"OMNI_PROCESS": "caddy"} if "OMNI_PROCESS" in os.environ else {}
+    return {**kept, **mark, "HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
 
 
 def _require_free(listen: list[str]) -> None:

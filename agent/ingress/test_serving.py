@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from agent.ingress.testbed.bed import ROOT, Bed, Load, route, until
@@ -180,6 +181,31 @@ def test_restarted_with_the_control_plane_dead_it_serves_from_the_stored_table(b
     assert bed.ask(HOST).body == b"b1"
     assert bed.ask("none.localhost").status == 503
     assert bed.ask("nope.localhost").status == 404
+
+
+def test_caddy_carries_a_mark_of_its_own_and_no_secret(bed: Bed) -> None:
+    bed.start(OMNI_PROCESS="ingress", OMNI_STATE="/somewhere", OMNI_TOKEN="secret", HTTP_PROXY="http://x")
+    environment = psutil.Process(bed.caddy_pid()).environ()
+    assert environment["OMNI_PROCESS"] == "caddy"
+    assert environment["OMNI_STATE"] == "/somewhere"
+    assert not {"OMNI_TOKEN", "HTTP_PROXY"} & set(environment)
+    for name in ("caddy.json", "caddy-config.json", "ports.json"):
+        assert (bed.state / name).stat().st_mode & 0o077 == 0
+    assert (bed.state / "run").stat().st_mode & 0o077 == 0
+
+
+def test_a_stop_ends_within_the_launchers_patience_with_a_stream_open(bed: Bed, control: ControlPlane) -> None:
+    control.publish([route(HOST, 1, bed.backend())])
+    bed.start()
+    bed.until_served(HOST)
+    caddy = bed.caddy_pid()
+    with socket.create_connection(("127.0.0.1", bed.port), 10) as sock:
+        sock.sendall(f"GET /stream?1000 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        assert sock.recv(100)
+        started = time.monotonic()
+        assert bed.terminate() == 0
+        assert time.monotonic() - started < 7
+    assert not psutil.pid_exists(caddy)
 
 
 def test_a_dead_caddy_is_started_again(bed: Bed, control: ControlPlane) -> None:
