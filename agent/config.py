@@ -23,7 +23,8 @@ class BadConfig(Exception):
 @dataclass(frozen=True, slots=True)
 class Config:
     """See docs of `agent.json`. `instance_ports`: the ports of every agent of this host, for the packet filter;
-    by default worked out from `port_range`, `index` and `members_on_host`."""
+    by default worked out from `port_range`, `index` and `members_on_host`. `memory_mb`: what this node offers, by default
+    its share of the host."""
 
     node: str
     address: str
@@ -44,6 +45,8 @@ class Config:
     log_lines_per_s: float = 3000.0
     log_burst_lines: int = 60_000
     uid_base: int = 61000
+    memory_mb: int | None = None
+    bwrap_bin: str | None = None
     filter_network: bool = True
 
     @property

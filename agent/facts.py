@@ -50,7 +50,7 @@ def node_facts(config: Config, facts: Facts, runtimes: list[str]) -> NodeFacts:
         hostname=socket.gethostname(),
         address=config.address,
         cpu_count=os.cpu_count() or 1,
-        memory_mb=memory_bytes() // (1024 * 1024) // config.members_on_host,
+        memory_mb=config.memory_mb or memory_bytes() // (1024 * 1024) // config.members_on_host,
         port_range=config.port_range,
         runtimes=runtimes,
         isolation=facts.isolation,

@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 from agent import config as configs
@@ -42,7 +41,7 @@ class Agent:
         self.facts = facts
         self.store = Store(config.node, instances_dir, Path(config.state_dir))
         self.control = ControlPlane(config.control_plane, config.token)
-        self.reporter = Reporter(config.node, time.time_ns(), self.control, config.heartbeat_s)
+        self.reporter = Reporter(config.node, self.store.incarnation(), self.control, config.heartbeat_s)
         self.shipper = Shipper(config.node, self.control, config.log_lines_per_s, config.log_burst_lines)
         self.runtimes: dict[str, Runtime] = {
             "process": ProcessRuntime(config.node, instances_dir, config.platform, facts, config.uid_base)
@@ -97,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     if lock is None:
         log.error("another agent of node %s is running (%s)", config.node, config.state_dir)
         return 3
-    facts = host.with_filter(config, probe())
+    facts = host.with_filter(config, probe(config.bwrap_bin or None))
     log.info("node %s: isolation %s, limits %s, network %s", config.node, facts.isolation, facts.limits, facts.network)
     asyncio.run(_until_signalled(Agent, config, facts))
     return 0

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,17 @@ class Store:
                     _remove(entry)
             (directory / RECORD).unlink(missing_ok=True)
             directory.rmdir()
+
+    def incarnation(self) -> int:
+        """Names this agent process: greater than every earlier one of this node, even when the clock was set back."""
+        path = self.state_dir / "incarnation.json"
+        try:
+            last = int(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            last = 0
+        now = max(time.time_ns(), last + 1)
+        write_atomically(path, now)
+        return now
 
     def applied(self) -> Applied:
         try:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_S = 60.0
 COLLECT_AFTER_S = 2.0
+_LAST = 2**31 - 1
 
 
 class ForeignList(Exception):
@@ -69,12 +70,15 @@ class Supervisor:
             self._add(kept)
             self._report(kept.observed)
 
-    def apply(self, wanted: Assignments) -> None:
-        """Take over a whole list; raises ForeignList and changes nothing when it is another's or an older one."""
+    def apply(self, wanted: Assignments, unreadable: frozenset[int] = frozenset()) -> None:
+        """Take over a whole list; raises ForeignList and changes nothing when it is another's or an older one.
+
+        Instances that are `unreadable` in the list stay as they are.
+        """
         self._check(wanted)
         for assignment in wanted.instances:
             self._assign(assignment)
-        listed = {assignment.id for assignment in wanted.instances}
+        listed = {assignment.id for assignment in wanted.instances} | unreadable
         for instance_id, instance in self._instances.items():
             if instance_id not in listed:
                 instance.orphan()
@@ -143,6 +147,8 @@ class Supervisor:
             instance.assign(assignment)
             return
         if assignment.desired == "remove" and not self._store.directory(assignment.id).exists():
+            # It may still be thought to run here; this number is above whatever was told of it before.
+            self._report(Observed(assignment.id, _LAST, "stopped", detail="nothing of it is left on this node"))
             self._gone(assignment.id)
             return
         kept = record.new(self._store.node, clock.boot_id(), assignment)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from dataclasses import replace
+from typing import Any
 
 import orjson
 
 from agent import backoff
 from agent.control import ControlPlane, NoAnswer, Rejected
-from agent.protocol import Assignments, NodeFacts, Observed, Report, ReportAnswer, from_json, to_json
+from agent.protocol import Assignment, Assignments, NodeFacts, Observed, Report, ReportAnswer, from_json, to_json
 from agent.supervisor import ForeignList, Supervisor
 
 log = logging.getLogger(__name__)
@@ -115,7 +117,25 @@ class Assigner:
     async def read(self, supervisor: Supervisor, wait: float) -> None:
         path = f"/agent/assignments?index={supervisor.applied.index}&wait={wait:g}"
         answer = await self._control.get(path, wait + 5.0)
-        supervisor.apply(from_json(Assignments, answer))
+        wanted, unreadable = readable(answer)
+        for instance_id, problem in unreadable.items():
+            _tell(1, f"assignment of instance {instance_id}", problem)
+        supervisor.apply(wanted, frozenset(unreadable))
+
+
+def readable(answer: Any) -> tuple[Assignments, dict[int, ValueError]]:
+    """The list without the entries that this agent cannot read, and those: one of them must not stop the others."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("instances"), list):
+        raise ValueError("an object with a list of instances is wanted")
+    found, unreadable = [], {}
+    for entry in answer["instances"]:
+        try:
+            found.append(from_json(Assignment, entry))
+        except ValueError as error:
+            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
+                raise
+            unreadable[entry["id"]] = error
+    return replace(from_json(Assignments, {**answer, "instances": []}), instances=found), unreadable
 
 
 def _pause(failures: int) -> float:

@@ -214,3 +214,23 @@ def test_records_belong_to_their_node_and_survive_a_damaged_neighbour(tmp_path: 
     assert [each.id for each in one.load()] == [1]
     assert one.load()[0].assignment.env == {"A": "b"}
     assert [each.id for each in two.load()] == [2]
+
+
+def test_one_assignment_that_cannot_be_read_does_not_stop_the_others():
+    from agent.protocol import to_json
+    from agent.sync import readable
+
+    good = to_json(assignment(1, ReleaseRef(1, "1", "0" * 64, 1), "x"))
+    answer = {"cluster_id": "c", "epoch": 1, "index": 2, "node": "n", "instances": [good, {**good, "id": 2, "env": 3}]}
+    wanted, unreadable = readable(answer)
+    assert [each.id for each in wanted.instances] == [1]
+    assert list(unreadable) == [2]
+    with pytest.raises(ValueError, match="instances"):
+        readable({"cluster_id": "c"})
+
+
+def test_an_incarnation_is_greater_than_the_last_whatever_the_clock_says(tmp_path: Path):
+    mine = Store("n", tmp_path / "instances", tmp_path / "n")
+    store.write_atomically(tmp_path / "n" / "incarnation.json", 2**62)
+    assert mine.incarnation() == 2**62 + 1
+    assert mine.incarnation() == 2**62 + 2
