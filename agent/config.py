@@ -22,9 +22,11 @@ class BadConfig(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """See docs of `agent.json`. `instance_ports`: the ports of every agent of this host, for the packet filter;
-    by default worked out from `port_range`, `index` and `members_on_host`. `memory_mb`: what this node offers, by default
-    its share of the host."""
+    """See docs of `agent.json`.
+
+    `instance_ports`: the ports of every agent of this host, for the packet filter; by default worked out from
+    `port_range`, `index` and `members_on_host`. `memory_mb`: what this node offers, by default its share of the host.
+    """
 
     node: str
     address: str
