@@ -1,0 +1,198 @@
+"""The worker as start.sh runs it: Celery on a real broker, its processes killed and stopped in mid-build."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omni.launch.plan import valkey_binary
+from releases.fake_plane import Plane, Server
+from releases.tasks import WorkerSettings
+from releases.test_worker import archive, node_hook, processes_with
+from sandbox import network
+
+PROJECT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def lease() -> None:
+    """No lease of the control plane is needed here: nothing is written."""
+
+
+@pytest.fixture
+def broker() -> Iterator[str]:
+    from omni.kernel import config
+
+    with tempfile.TemporaryDirectory() as room:
+        socket = f"{room}/s"
+        argv = [valkey_binary(config.load()), "--port", "0", "--unixsocket", socket, "--dir", room, "--save", ""]
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as server:
+            wait_for(lambda: Path(socket).exists())
+            yield f"redis+socket://{socket}"
+            server.kill()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def tag_of(room: Path) -> str:
+    return WorkerSettings("", "", (), room / "worker", 1, 1, "").tag
+
+
+class Worker:
+    """One worker process tree in a group of its own, as omni.launch starts it."""
+
+    def __init__(self, broker: str, url: str, room: Path) -> None:
+        self.log = room / f"worker-{time.monotonic_ns()}.log"
+        self.table = f"omni_build_{tag_of(room)}"
+        (room / "config.json").write_text(json.dumps({"worker": {"builds": 1}, "agent": {"uid_base": 171_000}}))
+        own = {
+            "OMNI_CONFIG": str(room / "config.json"), "OMNI_STATE": str(room), "OMNI_ROLE": "worker",
+            "OMNI_BROKER_URL": broker, "OMNI_WORKER": "b1", "OMNI_WORKER_TOKEN": "omni_worker_b1_x",
+            "OMNI_WORKER_DIR": str(room / "worker"), "OMNI_CONTROL_PLANE": url,
+        }  # fmt: skip
+        env = {name: value for name, value in os.environ.items() if not name.startswith("OMNI_")} | own
+        argv = [sys.executable, "-m", "celery", "-A", "omni.celery", "worker", "--loglevel", "INFO"]
+        argv += ["--hostname", "b1@%h", "--without-gossip", "--without-mingle", "--concurrency", "1"]
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(argv, cwd=PROJECT, env=env, stdout=out, stderr=out, start_new_session=True)
+        self.env = env
+        wait_for(lambda: b" ready." in self.log.read_bytes() or self.process.poll() is not None, 30)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def ring(self, build_id: int) -> None:
+        script = f"from omni.celery import app; app.send_task('releases.tasks.build', args=[{build_id}])"
+        subprocess.run([sys.executable, "-c", script], cwd=PROJECT, env=self.env, check=True, timeout=30)
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        with contextlib.suppress(network.Unavailable):  # a killed worker leaves it; its successor would replace it
+            network.remove(self.table)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def test_a_ring_builds_and_a_second_ring_does_nothing(broker: str, tmp_path: Path) -> None:
+    plane = Plane(artifact=archive({"Procfile": "web: ./run"}))
+    with Server(plane) as url:
+        worker = Worker(broker, url, tmp_path)
+        try:
+            worker.ring(5)
+            worker.ring(5)
+            plane.wait_for(lambda: plane.finished and plane.claims == 2)
+        finally:
+            worker.stop()
+    assert [body["outcome"] for body in plane.finished] == ["succeeded"]
+    tables = (
+        subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout if os.geteuid() == 0 else ""
+    )
+    assert not any(line.endswith(tag_of(tmp_path)) for line in tables.splitlines()), "the packet filter was left behind"
+
+
+def tag_of(room: Path) -> str:
+    from releases.tasks import WorkerSettings
+
+    return WorkerSettings("", "", (), room / "worker", 1, 1, "").tag
+
+
+def test_kill_nine_of_the_worker_ends_the_build_and_the_next_worker_builds_it(broker: str, tmp_path: Path) -> None:
+    marker = f"94{os.getpid()}"
+    plane = Plane(artifact=node_hook(f"setsid sleep {marker} & echo up; [ -e /app/quick ] || sleep {marker}"))
+    with Server(plane) as url:
+        worker = Worker(broker, url, tmp_path)
+        try:
+            worker.ring(5)
+            plane.wait_for(lambda: "up" in [text for _, text in plane.lines.values()])
+            worker.kill()
+            wait_for(lambda: not processes_with(marker), 5)
+            assert plane.finished == []
+            # The lease ran out: the row is queued again, the relay rings again.
+            plane.claims, plane.artifact = 0, archive({"Procfile": "web: ./run"})
+            worker = Worker(broker, url, tmp_path)
+            assert list((tmp_path / "worker" / "builds").iterdir()) == []
+            worker.ring(5)
+            plane.wait_for(lambda: plane.finished)
+        finally:
+            worker.stop()
+    assert [body["outcome"] for body in plane.finished] == ["succeeded"]
+
+
+def test_a_signal_to_the_workers_group_is_not_blamed_on_the_build(broker: str, tmp_path: Path) -> None:
+    marker = f"93{os.getpid()}"
+    plane = Plane(artifact=node_hook(f"echo up; sleep {marker}"))
+    with Server(plane) as url:
+        worker = Worker(broker, url, tmp_path)
+        try:
+            worker.ring(5)
+            plane.wait_for(lambda: "up" in [text for _, text in plane.lines.values()])
+            os.killpg(worker.process.pid, signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                worker.process.wait(1)
+            assert plane.finished == []
+        finally:
+            worker.kill()
+        wait_for(lambda: not processes_with(marker), 5)
+    assert plane.finished == []    if os.geteuid() == 0 and shutil.which("nft"):
+        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+        assert worker.table not in tables, "the packet filter was left behind"
+
+
+def test_kill_nine_of_the_worker_ends_the_build_and_the_next_worker_builds_it(broker: str, tmp_path: Path) -> None:
+    marker = f"94{os.getpid()}"
+    plane = Plane(artifact=node_hook(f"setsid sleep {marker} & echo up; [ -e /app/quick ] || sleep {marker}"))
+    with Server(plane) as url:
+        worker = Worker(broker, url, tmp_path)
+        try:
+            worker.ring(5)
+            plane.wait_for(lambda: "up" in [text for _, text in plane.lines.values()])
+            worker.kill()
+            wait_for(lambda: not processes_with(marker), 5)
+            assert plane.finished == []
+            # The lease ran out: the row is queued again, the relay rings again.
+            plane.claims, plane.artifact = 0, archive({"Procfile": "web: ./run"})
+            worker = Worker(broker, url, tmp_path)
+            assert list((tmp_path / "worker" / "builds").iterdir()) == []
+            worker.ring(5)
+            plane.wait_for(lambda: plane.finished)
+        finally:
+            worker.stop()
+    assert [body["outcome"] for body in plane.finished] == ["succeeded"]
+
+
+def test_a_signal_to_the_workers_group_is_not_blamed_on_the_build(broker: str, tmp_path: Path) -> None:
+    marker = f"93{os.getpid()}"
+    plane = Plane(artifact=node_hook(f"echo up; sleep {marker}"))
+    with Server(plane) as url:
+        worker = Worker(broker, url, tmp_path)
+        try:
+            worker.ring(5)
+            plane.wait_for(lambda: "up" in [text for _, text in plane.lines.values()])
+            os.killpg(worker.process.pid, signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                worker.process.wait(1)
+            assert plane.finished == []
+        finally:
+            worker.kill()
+        wait_for(lambda: not processes_with(marker), 5)
+    assert plane.finished == []
