@@ -6,7 +6,12 @@ from django.contrib import admin
 from django.urls import path
 
 from accounts.api import OrgViewSet, TokenViewSet
+from instances.api import InstanceViewSet
+from instances.api_agent import AgentViewSet
+from instances.api_deployments import DeploymentViewSet
+from instances.api_nodes import NodeViewSet
 from omni.api import documents
+from omni.api.apps import AppViewSet
 from omni.api.events import EventViewSet
 from omni.api.platform import ClusterViewSet, HealthViewSet
 from releases.api import BuildViewSet, ReleaseViewSet
@@ -31,6 +36,35 @@ urlpatterns = [
     path("orgs/<str:org>/members/<str:user>", OrgViewSet.as_view({"delete": "remove_member"})),
     path("tokens", TokenViewSet.as_view({"get": "list", "post": "create"})),
     path("tokens/<int:pk>", TokenViewSet.as_view({"delete": "destroy"})),
+    path("app", AppViewSet.as_view({"get": "list"})),
+    path("app/create", AppViewSet.as_view({"post": "create"})),
+    path("app/<str:app>", AppViewSet.as_view({"patch": "partial_update", "delete": "destroy"})),
+    path("app/<str:app>/info", AppViewSet.as_view({"get": "info"})),
+    path("app/<str:app>/metrics", AppViewSet.as_view({"get": "metrics"})),
+    path("app/<str:app>/start", AppViewSet.as_view({"post": "start"})),
+    path("app/<str:app>/stop", AppViewSet.as_view({"post": "stop"})),
+    path("app/<str:app>/restart", AppViewSet.as_view({"post": "restart"})),
+    path("app/<str:app>/scale", AppViewSet.as_view({"post": "scale"})),
+    path("app/<str:app>/config", AppViewSet.as_view({"get": "config", "patch": "set_config"})),
+    path("app/<str:app>/release/<str:version>/deploy", DeploymentViewSet.as_view({"post": "deploy"})),
+    path("app/<str:app>/rollback", DeploymentViewSet.as_view({"post": "rollback"})),
+    path("app/<str:app>/deployments", DeploymentViewSet.as_view({"get": "list"})),
+    path("app/<str:app>/deployments/<int:deployment_id>", DeploymentViewSet.as_view({"get": "retrieve"})),
+    path("app/<str:app>/deployments/<int:deployment_id>/cancel", DeploymentViewSet.as_view({"post": "cancel"})),
+    path("app/<str:app>/deployments/<int:deployment_id>/pause", DeploymentViewSet.as_view({"post": "pause"})),
+    path("app/<str:app>/deployments/<int:deployment_id>/resume", DeploymentViewSet.as_view({"post": "resume"})),
+    path("app/<str:app>/deployments/<int:deployment_id>/promote", DeploymentViewSet.as_view({"post": "promote"})),
+    path("app/<str:app>/instances", InstanceViewSet.as_view({"get": "list"})),
+    path("app/<str:app>/instances/<int:instance_id>/metrics", InstanceViewSet.as_view({"get": "metrics"})),
+    path("app/<str:app>/instances/<int:instance_id>/logs", InstanceViewSet.as_view({"get": "logs"})),
+    path("app/<str:app>/instances/<int:instance_id>/details", InstanceViewSet.as_view({"get": "details"})),
+    path("app/<str:app>/instances/<int:instance_id>/restart", InstanceViewSet.as_view({"post": "restart"})),
+    path("app/<str:app>/instances/<int:instance_id>/stop", InstanceViewSet.as_view({"post": "stop"})),
+    path("app/<str:app>/logs", InstanceViewSet.as_view({"get": "app_logs"})),
+    path("nodes", NodeViewSet.as_view({"get": "list"})),
+    path("nodes/<str:node>", NodeViewSet.as_view({"get": "retrieve"})),
+    path("nodes/<str:node>/drain", NodeViewSet.as_view({"post": "drain"})),
+    path("nodes/<str:node>/activate", NodeViewSet.as_view({"post": "activate"})),
     path("app/<str:app>/releases", ReleaseViewSet.as_view({"get": "list"})),
     path("app/<str:app>/release/<str:version>", ReleaseViewSet.as_view({"get": "retrieve"})),
     path("app/<str:app>/release/<str:version>/upload", ReleaseViewSet.as_view({"post": "upload"})),
@@ -38,6 +72,14 @@ urlpatterns = [
     path("app/<str:app>/builds/<int:build_id>", BuildViewSet.as_view({"get": "retrieve"})),
     path("app/<str:app>/builds/<int:build_id>/logs", BuildViewSet.as_view({"get": "logs"})),
     path("app/<str:app>/builds/<int:build_id>/cancel", BuildViewSet.as_view({"post": "cancel"})),
+    # what agents and ingresses say and ask; not part of the public contract
+    path("agent/assignments", AgentViewSet.as_view({"get": "assignments"})),
+    path("agent/routes", AgentViewSet.as_view({"get": "routes"})),
+    path("agent/report", AgentViewSet.as_view({"post": "report"})),
+    path("agent/logs", AgentViewSet.as_view({"post": "logs"})),
+    path("agent/samples", AgentViewSet.as_view({"post": "samples"})),
+    path("agent/requests", AgentViewSet.as_view({"post": "requests"})),
+    path("agent/packages/<str:sha256>", AgentViewSet.as_view({"get": "package"})),
     # what build workers say and ask; not part of the public contract
     path("internal/builds/<int:build_id>/claim", WorkerBuildViewSet.as_view({"post": "claim"})),
     path("internal/builds/<int:build_id>/heartbeat", WorkerBuildViewSet.as_view({"post": "heartbeat"})),

@@ -58,11 +58,10 @@ class LeanViewSet(ViewSet):
         except Exception as error:
             return problem.response(problem.translate(error))
         if not isinstance(answer, Response):
-            return answer
+            return answer  # type: ignore[no-any-return]
         body = answer.data if isinstance(answer.data, bytes) else (b"" if answer.data is None else dumps(answer.data))
-        return HttpResponse(
-            body, status=answer.status_code, content_type="application/json", headers=dict(answer.items())
-        )
+        headers = {name: value for name, value in answer.items() if name != "Content-Type"}
+        return HttpResponse(body, status=answer.status_code, content_type="application/json", headers=headers)
 
 
 _instance: Any = None
