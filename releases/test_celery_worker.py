@@ -104,56 +104,7 @@ def test_a_ring_builds_and_a_second_ring_does_nothing(broker: str, tmp_path: Pat
         finally:
             worker.stop()
     assert [body["outcome"] for body in plane.finished] == ["succeeded"]
-    tables = (
-        subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout if os.geteuid() == 0 else ""
-    )
-    assert not any(line.endswith(tag_of(tmp_path)) for line in tables.splitlines()), "the packet filter was left behind"
-
-
-def tag_of(room: Path) -> str:
-    from releases.tasks import WorkerSettings
-
-    return WorkerSettings("", "", (), room / "worker", 1, 1, "").tag
-
-
-def test_kill_nine_of_the_worker_ends_the_build_and_the_next_worker_builds_it(broker: str, tmp_path: Path) -> None:
-    marker = f"94{os.getpid()}"
-    plane = Plane(artifact=node_hook(f"setsid sleep {marker} & echo up; [ -e /app/quick ] || sleep {marker}"))
-    with Server(plane) as url:
-        worker = Worker(broker, url, tmp_path)
-        try:
-            worker.ring(5)
-            plane.wait_for(lambda: "up" in [text for _, text in plane.lines.values()])
-            worker.kill()
-            wait_for(lambda: not processes_with(marker), 5)
-            assert plane.finished == []
-            # The lease ran out: the row is queued again, the relay rings again.
-            plane.claims, plane.artifact = 0, archive({"Procfile": "web: ./run"})
-            worker = Worker(broker, url, tmp_path)
-            assert list((tmp_path / "worker" / "builds").iterdir()) == []
-            worker.ring(5)
-            plane.wait_for(lambda: plane.finished)
-        finally:
-            worker.stop()
-    assert [body["outcome"] for body in plane.finished] == ["succeeded"]
-
-
-def test_a_signal_to_the_workers_group_is_not_blamed_on_the_build(broker: str, tmp_path: Path) -> None:
-    marker = f"93{os.getpid()}"
-    plane = Plane(artifact=node_hook(f"echo up; sleep {marker}"))
-    with Server(plane) as url:
-        worker = Worker(broker, url, tmp_path)
-        try:
-            worker.ring(5)
-            plane.wait_for(lambda: "up" in [text for _, text in plane.lines.values()])
-            os.killpg(worker.process.pid, signal.SIGTERM)
-            with pytest.raises(subprocess.TimeoutExpired):
-                worker.process.wait(1)
-            assert plane.finished == []
-        finally:
-            worker.kill()
-        wait_for(lambda: not processes_with(marker), 5)
-    assert plane.finished == []    if os.geteuid() == 0 and shutil.which("nft"):
+    if os.geteuid() == 0 and shutil.which("nft"):
         tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
         assert worker.table not in tables, "the packet filter was left behind"
 
