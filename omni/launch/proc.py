@@ -155,6 +155,10 @@ def _wait_gone(pids: list[int], seconds: float) -> list[int]:
 
 
 def is_gone(pid: int) -> bool:
+    if sys.platform == "win32":  # there, signal 0 is Ctrl-C
+        import psutil
+
+        return not psutil.pid_exists(pid)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -179,14 +183,15 @@ def can_listen(address: str, port: int) -> OSError | None:
 
 
 def is_local(address: str) -> bool:
-    """Whether `address` belongs to this machine."""
+    """Whether `address` belongs to this machine. (To try by binding is no proof where non-local binds are allowed.)"""
+    import psutil
+
+    own = {str(entry.address).partition("%")[0] for entries in psutil.net_if_addrs().values() for entry in entries}
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(address, 0, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.bind(where)
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)}
     except OSError:
         return False
-    return True
+    return any(ip in own or ip.startswith("127.") or ip == "::1" for ip in found)
 
 
 def holder(port: int) -> str:
