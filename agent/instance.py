@@ -55,7 +55,14 @@ class Instance:
 
     async def run(self) -> None:
         """Until the instance is deleted. A fault nobody foresaw is logged and tried again: others must not suffer."""
-        await self._adopt()
+        adopted = False
+        while not adopted:
+            try:
+                await self._adopt()
+                adopted = True
+            except Exception:
+                log.exception("instance %s cannot be taken over", self.record.id)
+                await asyncio.sleep(_AFTER_FAULT_S)
         while True:
             action = decide(Situation(self.record, self._process, self.log_done(), clock.monotonic()))
             try:

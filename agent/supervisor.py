@@ -19,6 +19,7 @@ from agent.packages import Packages
 from agent.ports import Ports
 from agent.protocol import Assignment, Assignments, Observed
 from agent.record import Record
+from agent.runtimes.absent import AbsentRuntime
 from agent.runtimes.base import Runtime, RuntimeFault
 from agent.store import Applied, Store
 
@@ -159,7 +160,8 @@ class Supervisor:
     def _add(self, kept: Record) -> None:
         instance_id = kept.id
         tail = Tail(Path(self._store.directory(instance_id)), self._log_max_bytes)
-        runtime = self._runtimes.get(kept.assignment.runtime) or self._runtimes["process"]
+        wanted = kept.assignment.runtime
+        runtime = self._runtimes.get(wanted) or AbsentRuntime(wanted)
         instance = Instance(kept, runtime, tail, self._around)
         self._instances[instance_id] = instance
         self._shipper.add(instance_id, kept.assignment.app_id, tail, instance.nudge)

@@ -354,6 +354,12 @@ def test_a_damaged_package_is_not_unpacked_and_fetched_again(plane: FakePlane, a
     plane.status(1, "running")
 
 
+def test_a_runtime_that_the_node_lacks_is_refused(plane: FakePlane, agent: AgentUnderTest):
+    agent.start()
+    plane.want(assignment(1, plane.release(NOTHING), "sleep 1000", runtime="steam"))
+    assert "no runtime 'steam'" in plane.status(1, "failed").detail
+
+
 def test_the_agent_goes_to_another_member_when_its_own_is_silent(plane: FakePlane, tmp_path: Path):
     made = AgentUnderTest(plane, tmp_path, (44800, 44840), control_plane=["http://127.0.0.1:9", plane.url])
     made.start()
