@@ -211,11 +211,11 @@ def _check_quota(org: Org, app: App | None, instances: int, memory_mb: int, *, n
     Org.objects.select_for_update().get(pk=org.pk)
     others = App.objects.filter(org=org).exclude(pk=app.pk if app else 0).exclude(desired_state=DesiredState.DELETED)
     sums = others.aggregate(
-        instances=Coalesce(Sum("instances"), 0), memory=Coalesce(Sum(F("instances") * F("memory_mb")), 0)
+        total=Coalesce(Sum("instances"), 0), memory=Coalesce(Sum(F("instances") * F("memory_mb")), 0)
     )
     wanted = [
         ("apps", others.count() + new_apps, org.max_apps if new_apps else None),
-        ("instances", sums["instances"] + instances, org.max_instances),
+        ("instances", sums["total"] + instances, org.max_instances),
         ("memory_mb", sums["memory"] + instances * memory_mb, org.max_memory_mb),
     ]
     for noun, value, limit in wanted:

@@ -35,6 +35,7 @@ from omni.rest.paging import page
 from omni.rest.permissions import actor_of
 from omni.rest.rendering import dumps
 from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
+from releases import services as releases
 
 _STATUSES = ("created", "deploying", "running", "degraded", "stopped", "crashed", "deleting")
 
@@ -55,6 +56,10 @@ def _page_of(rows: list[App]) -> list[dict[str, Any]]:
         numbers |= Q(app=app, number=app.config_number)
     env = {revision.app_id: shown_env(revision) for revision in ConfigRevision.objects.filter(numbers)}
     return [show(app, env.get(app.pk, {})) for app in rows]
+
+
+# Fields whose change the controller carries out without a new release.
+_SCALING = {"instances", "singleton", "placement"}
 
 
 class AppViewSet(LeanViewSet):
@@ -196,7 +201,13 @@ class AppViewSet(LeanViewSet):
     def _changed(self, tx: Transaction, app: App, fields: dict[str, Any], *, rehearsal: bool) -> Reply:
         """Apply a patch; a configuration change becomes a release, a scaling change a deployment."""
         changed, revision = apps.update_app(tx, app, fields)
-        deployment = instances.after_update(tx, app, changed, revision)
+        deployment = None
+        if revision is not None:
+            release = releases.change_configuration(tx, app, revision)
+            if release is not None:
+                deployment = instances.deploy(tx, app, release, kind="config")
+        elif changed & _SCALING:
+            deployment = instances.rescaled(tx, app)
         body = _shown(app)
         if deployment is not None:
             body["deployment"] = queries.show_deployment(deployment)
