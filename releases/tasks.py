@@ -7,7 +7,6 @@ finds nothing to claim.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sys
@@ -22,9 +21,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from omni.celery import app
 from omni.kernel import config as configuration
-from releases import pipeline
+from releases import pipeline, worker_sweep
 from releases.build_errors import BuildFailed, BuildStopped
-from releases.build_sandbox import Room, host_facts, remove_unless_busy, uid_of
+from releases.build_sandbox import Room, host_facts, uid_of
 from releases.builders.base import HostTools
 from releases.contract import DETAIL_CHARS, Claim, Failure, Outcome
 from releases.lease import LeaseKeeper, Steps, Stop
@@ -32,7 +31,7 @@ from releases.log_stream import LogStream
 from releases.registry_settings import RegistrySettings
 from releases.registry_settings import read as read_registries
 from releases.worker_client import ControlPlane, NotClaimable, Refused, Unreachable, WorkerClientError
-from sandbox import cgroups, identity, network
+from sandbox import identity, network
 
 log = logging.getLogger(__name__)
 _CLAIM_WITHIN_S = 15.0
@@ -58,11 +57,6 @@ class WorkerSettings:
     @property
     def cache(self) -> Path:
         return self.directory / "cache"
-
-    @property
-    def tag(self) -> str:
-        """Tells this worker's cgroups, nft table and temporary directories from those of others on the host."""
-        return hashlib.sha256(str(self.directory).encode()).hexdigest()[:10]
 
 
 @cache
@@ -182,12 +176,13 @@ def _finish(plane: ControlPlane, claim: Claim, outcome: Outcome, keeper: LeaseKe
 
 def _room(claim: Claim, settings: WorkerSettings) -> Room:
     facts = host_facts(settings.bwrap)
+    tag = worker_sweep.tag_of(settings.directory)
     root = settings.rooms / f"{claim.build_id}-{claim.attempt}"
     if facts.isolation == "none" and facts.user_switch:
         # Without a sandbox the build's own user must reach the tree by its path; our state is closed to it.
-        root = Path(tempfile.gettempdir()) / f"omni-build-{settings.tag}-{claim.build_id}-{claim.attempt}"
+        root = Path(tempfile.gettempdir()) / f"omni-build-{tag}-{claim.build_id}-{claim.attempt}"
     cache = settings.cache / f"app-{claim.app_id}"
-    group = f"build-{settings.tag}-{claim.build_id}-{claim.attempt}"
+    group = f"build-{tag}-{claim.build_id}-{claim.attempt}"
     return Room(root, cache, uid_of(claim.app_id, facts, settings.uid_base), group)
 
 
@@ -197,32 +192,21 @@ def _open_worker(**_: Any) -> None:
     if not settings.token:
         sys.exit("OMNI_WORKER_TOKEN is not set: start.sh gives it to the worker")
     settings.rooms.mkdir(parents=True, exist_ok=True)
-    _sweep(settings)
+    worker_sweep.sweep(settings.directory)
     facts = host_facts(settings.bwrap)
     for note in facts.notes:
         log.warning("builds: %s", note)
     if facts.network == "filtered" and facts.user_switch:
         allowed = [(port, port) for port in registries().loopback_ports]
         network.install(
-            f"omni_build_{settings.tag}", [network.Rule(identity.uid_range("build", settings.uid_base), allowed)]
+            worker_sweep.table_of(settings.directory),
+            [network.Rule(identity.uid_range("build", settings.uid_base), allowed)],
         )
-
-
-def _sweep(settings: WorkerSettings) -> None:
-    """Remove what a killed worker left. A room whose process still works is locked, and left alone with its group."""
-    roots = [*settings.rooms.iterdir(), *Path(tempfile.gettempdir()).glob(f"omni-build-{settings.tag}-*")]
-    busy = {root.name for root in roots if not remove_unless_busy(root)}
-    for name in cgroups.names(f"build-{settings.tag}-"):
-        group = cgroups.Group.open(name)
-        attempt_name = name.removeprefix(f"build-{settings.tag}-")
-        if group and not any(root.endswith(attempt_name) for root in busy):
-            group.kill()
-            group.remove()
 
 
 def _close_worker(**_: Any) -> None:
     try:
-        network.remove(f"omni_build_{worker_settings().tag}")
+        network.remove(worker_sweep.table_of(worker_settings().directory))
     except network.Unavailable:
         return
 

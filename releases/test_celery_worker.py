@@ -1,6 +1,5 @@
 """The worker as start.sh runs it: Celery on a real broker, its processes killed and stopped in mid-build."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -17,9 +16,9 @@ import pytest
 
 from omni.launch.plan import valkey_binary
 from releases.fake_plane import Plane, Server
-from releases.tasks import WorkerSettings
 from releases.test_worker import archive, node_hook, processes_with
-from sandbox import network
+from releases.worker_sweep import table_of, tag_of
+from sandbox import cgroups
 
 PROJECT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -50,8 +49,10 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-def tag_of(room: Path) -> str:
-    return WorkerSettings("", "", (), room / "worker", 1, 1, "").tag
+def tables() -> set[str]:
+    if os.geteuid() != 0 or not shutil.which("nft"):
+        return set()
+    return set(subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout.split())
 
 
 class Worker:
@@ -59,7 +60,7 @@ class Worker:
 
     def __init__(self, broker: str, url: str, room: Path) -> None:
         self.log = room / f"worker-{time.monotonic_ns()}.log"
-        self.table = f"omni_build_{tag_of(room)}"
+        self.directory = room / "worker"
         (room / "config.json").write_text(json.dumps({"worker": {"builds": 1}, "agent": {"uid_base": 171_000}}))
         own = {
             "OMNI_CONFIG": str(room / "config.json"), "OMNI_STATE": str(room), "OMNI_ROLE": "worker",
@@ -82,8 +83,14 @@ class Worker:
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        with contextlib.suppress(network.Unavailable):  # a killed worker leaves it; its successor would replace it
-            network.remove(self.table)
+
+    def sweep(self) -> None:
+        """What whoever stops a platform does after it killed a worker."""
+        argv = [sys.executable, "-m", "releases.worker_sweep", str(self.directory)]
+        subprocess.run(argv, cwd=PROJECT, check=True, timeout=30)
+        assert tables().isdisjoint({table_of(self.directory)})
+        assert cgroups.names(f"build-{tag_of(self.directory)}-") == []
+        assert list((self.directory / "builds").iterdir()) == []
 
     def stop(self) -> None:
         self.process.terminate()
@@ -104,9 +111,7 @@ def test_a_ring_builds_and_a_second_ring_does_nothing(broker: str, tmp_path: Pat
         finally:
             worker.stop()
     assert [body["outcome"] for body in plane.finished] == ["succeeded"]
-    if os.geteuid() == 0 and shutil.which("nft"):
-        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
-        assert worker.table not in tables, "the packet filter was left behind"
+    assert table_of(worker.directory) not in tables(), "the packet filter was left behind"
 
 
 def test_kill_nine_of_the_worker_ends_the_build_and_the_next_worker_builds_it(broker: str, tmp_path: Path) -> None:
@@ -147,3 +152,4 @@ def test_a_signal_to_the_workers_group_is_not_blamed_on_the_build(broker: str, t
             worker.kill()
         wait_for(lambda: not processes_with(marker), 5)
     assert plane.finished == []
+    worker.sweep()

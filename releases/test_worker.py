@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from releases import tasks
+from releases import tasks, worker_sweep
 from releases.build_sandbox import host_facts
 from releases.contract import Outcome
 from releases.fake_plane import Plane, Server
@@ -53,7 +53,7 @@ def build(settings: WorkerSettings) -> Iterator[Build]:
 
     yield run
     assert list(settings.rooms.iterdir()) == [], "a room outlived its attempt"
-    assert cgroups.names(f"build-{settings.tag}-") == []
+    assert cgroups.names(f"build-{worker_sweep.tag_of(settings.directory)}-") == []
 
 
 def archive(files: dict[str, str], modes: dict[str, int] | None = None) -> bytes:
@@ -334,7 +334,7 @@ def test_killing_the_worker_kills_the_build_and_the_next_worker_tidies_up(settin
         worker = subprocess.Popen([sys.executable, "-c", script], cwd=EXAMPLES.parent)
         plane.wait_for(lambda: "up" in [text for _, text in plane.lines.values()])
         (room,) = settings.rooms.iterdir()
-        tasks._sweep(settings)
+        worker_sweep.sweep(settings.directory)
         assert room.exists(), "a room in use is left alone"
         worker.kill()
         worker.wait()
@@ -342,9 +342,9 @@ def test_killing_the_worker_kills_the_build_and_the_next_worker_tidies_up(settin
     while processes_with(marker):
         assert time.monotonic() < end
         time.sleep(0.01)
-    tasks._sweep(settings)
+    worker_sweep.sweep(settings.directory)
     assert list(settings.rooms.iterdir()) == []
-    assert cgroups.names(f"build-{settings.tag}-") == []
+    assert cgroups.names(f"build-{worker_sweep.tag_of(settings.directory)}-") == []
 
 
 def test_the_platforms_own_failure_is_not_blamed_on_the_upload(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
