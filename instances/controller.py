@@ -7,6 +7,7 @@ calls `tick`; nothing of this is remembered anywhere but in the database.
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from instances.apply import ObservedElsewise, apply
 from instances.observe import Seen
 from instances.placement import NodeView
 from instances.plan import Plan, plan
-from instances.plan.actions import Assign, Place, Purge, to_json
+from instances.plan.actions import Assign, Place, Purge, brief
 from omni.kernel import clock
 from omni.kernel.context import system
 from omni.kernel.errors import Conflict, TransitionRefused
@@ -29,6 +30,7 @@ from omni.kernel.models import ORDINALS
 FULL_PASS_S = 30.0
 PORTION = 200  # apps that one tick looks at
 _EVENTS = 2_000
+_LONG_PAUSE_S = 10.0  # after which deployments get their deadline anew
 _ACTOR = system("controller")
 _log = logging.getLogger("omni.controller")
 
@@ -45,6 +47,7 @@ class Controller:
     _sweep_app: int = 0
     _sweep_at: float = 0.0
     _lease_from: float = field(default_factory=clock.monotonic)
+    _since: dt.datetime = field(default_factory=clock.now)
     _last_tick: float = field(default_factory=clock.monotonic)
     _held: frozenset[str] = frozenset()
     _nodes: list[tuple[int, str, str]] = field(default_factory=list)
@@ -121,7 +124,7 @@ class Controller:
     def _look_at(self, app_ids: list[int]) -> int:
         views = observe.node_views()
         acted = 0
-        for found in observe.observe(app_ids, views):
+        for found in observe.observe(app_ids, views, self._since):
             seen = replace(found, observed=replace(found.observed, nodes=views))
             if seen.unfulfilled:
                 self._fulfil(seen)
@@ -153,7 +156,7 @@ class Controller:
             self._dirty.add(seen.app_id)
             return
         for action in made.actions:
-            _log.info("app %d: %s", seen.app_id, to_json(action))
+            _log.info("app %d: %s", seen.app_id, brief(action))
 
     def _fulfil(self, seen: Seen) -> None:
         """A wish that a lower layer left as data becomes a deployment."""
@@ -176,6 +179,8 @@ class Controller:
         """After a pause of our own (frozen, or without a database) silence proves nothing: every node gets a lease."""
         if now - self._last_tick > settings.CONFIG.timings.node_lease_s / 2:
             self._lease_from = now
+        if now - self._last_tick > _LONG_PAUSE_S:
+            self._since = clock.now()
         self._last_tick = now
 
     def _judge_nodes(self, now: float) -> str:

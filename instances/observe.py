@@ -6,6 +6,7 @@ something that has changed since.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,9 @@ class Seen:
     unfulfilled: bool = False
 
 
-def observe(app_ids: Sequence[int], nodes: tuple[NodeView, ...]) -> list[Seen]:
+def observe(
+    app_ids: Sequence[int], nodes: tuple[NodeView, ...], watched_since: dt.datetime | None = None
+) -> list[Seen]:
     """The apps of `app_ids` that exist, in the order of their ids. Five queries, however many apps."""
     apps = list(App.objects.filter(id__in=app_ids).order_by("id").values(*_APP))
     deployments = _latest_deployments([app["id"] for app in apps])
@@ -57,7 +60,7 @@ def observe(app_ids: Sequence[int], nodes: tuple[NodeView, ...]) -> list[Seen]:
     rows = Instance.objects.filter(app_id__in=[app["id"] for app in apps], desired__in=("run", "stop"))
     for row in rows.order_by("id").values(*_INSTANCE):
         instances.setdefault(row["app_id"], []).append(row)
-    return [_seen(app, deployments.get(app["id"]), instances.get(app["id"], []), nodes) for app in apps]
+    return [_seen(app, deployments.get(app["id"]), instances.get(app["id"], []), nodes, watched_since) for app in apps]
 
 
 def node_views() -> tuple[NodeView, ...]:
@@ -102,6 +105,7 @@ def _seen(
     deployment: dict[str, Any] | None,
     instances: list[dict[str, Any]],
     nodes: tuple[NodeView, ...],
+    watched_since: dt.datetime | None,
 ) -> Seen:
     desired = Desired(
         app_id=app["id"],
@@ -112,6 +116,7 @@ def _seen(
         runtime=app["runtime"],
         constraints=read_constraints(app["placement"]),
         cpu_overcommit=settings.CONFIG.limits.cpu_overcommit,
+        watched_since=watched_since,
     )
     served = deployment["serial"] if deployment else 0
     return Seen(

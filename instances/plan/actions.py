@@ -161,3 +161,10 @@ def to_json(action: Action) -> dict[str, Any]:
     if isinstance(action, Revert):
         shown |= {"version": action.release.version, "release": action.release.number}
     return shown
+
+
+def brief(action: Action) -> str:
+    """As one line of a log."""
+    shown = {name: value for name, value in to_json(action).items() if name not in ("placement", "why")}
+    named = " ".join(f"{name}={value}" for name, value in shown.items() if name != "action" and value is not None)
+    return f"{shown['action']} {named}: {action.why}" if named else f"{shown['action']}: {action.why}"

@@ -22,20 +22,24 @@ class Failure:
     instance: int | None = None
 
 
-def find(deployment: DeploymentView, fleet: Fleet, now: dt.datetime) -> Failure | None:
+def find(
+    deployment: DeploymentView, fleet: Fleet, now: dt.datetime, watched_since: dt.datetime | None
+) -> Failure | None:
     """The first reason for which a rolling deployment has failed."""
     for instance in fleet.instances:
         if instance.deployment_id == deployment.id and instance.desired == "run" and fleet.fits(instance):
             failure = _of_instance(instance)
             if failure is not None:
                 return failure
-    if now >= deadline(deployment):
+    if deployment.status != "pending" and now >= deadline(deployment, watched_since):
         return _no_progress(deployment, fleet)
     return None
 
 
-def deadline(deployment: DeploymentView) -> dt.datetime:
-    return deployment.progress_at + dt.timedelta(seconds=deployment.strategy.progress_deadline_s)
+def deadline(deployment: DeploymentView, watched_since: dt.datetime | None) -> dt.datetime:
+    """A leader that begins gives every deployment a full deadline: progress was not to be had without one."""
+    since = max(deployment.progress_at, watched_since) if watched_since else deployment.progress_at
+    return since + dt.timedelta(seconds=deployment.strategy.progress_deadline_s)
 
 
 def _of_instance(instance: InstanceView) -> Failure | None:

@@ -82,6 +82,7 @@ class Desired:
     runtime: str = "process"
     constraints: tuple[Constraint, ...] = ()
     cpu_overcommit: float = 16.0
+    watched_since: dt.datetime | None = None  # nobody could act before that: deadlines count from it
 
     @property
     def count(self) -> int:

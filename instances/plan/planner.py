@@ -44,7 +44,7 @@ def plan(desired: Desired, observed: Observed, now: dt.datetime) -> Plan:
     fleet = _fleet(desired, observed, goal, mode)
     draft = Draft()
     if deployment is not None and mode == "rolling" and goal.count > 0:
-        failed = failure.find(deployment, fleet, now)
+        failed = failure.find(deployment, fleet, now, desired.watched_since)
         if failed is not None:
             return _failed(deployment, failed, draft)
     moves = _strategy(desired)(fleet)
@@ -171,14 +171,16 @@ def _advance(desired: Desired, fleet: Fleet, moves: Moves, draft: Draft, now: dt
     if _reached(deployment, fleet, moves):
         draft.actions.append(Finish(deployment.id, _aim(fleet.goal)))
         return False
-    measure = _measure(fleet)
+    measure, deadline = _measure(fleet), failure.deadline(deployment, desired.watched_since)
+    if deployment.status == "pending":
+        deadline = now + dt.timedelta(seconds=deployment.strategy.progress_deadline_s)
     if deployment.progress is None or measure > deployment.progress:
         ready = sum(1 for slot in fleet.slots if fleet.satisfied(slot))
         draft.actions.append(Progress(deployment.id, measure, f"{ready} of {fleet.goal.count} serve"))
-    elif deployment.status == "reverting" and now >= failure.deadline(deployment):
+    elif deployment.status == "reverting" and now >= deadline:
         draft.actions.append(GiveUp(deployment.id, "the release that was to come back does not get healthy either"))
         return False
-    draft.wait(failure.deadline(deployment), "the deployment's progress deadline")
+    draft.wait(deadline, "the deployment's progress deadline")
     return True
 
 

@@ -211,6 +211,28 @@ def test_a_scale_during_a_rollout_carries_it_on():
     assert versions(world) == [2, 2, 2, 2]
 
 
+def test_a_third_release_in_mid_rollout_does_not_get_stuck_behind_the_second():
+    world = running(1)
+    world.wish("deploy", release(2))
+    while versions(world) != [1, 2]:
+        step(world)
+        for id_ in list(world.instances):
+            world.agent_acts(id_)
+    world.wish("deploy", release(3))
+    world.settle()
+    assert versions(world) == [3]
+    assert not world.failures
+
+
+def test_a_new_leader_gives_every_deployment_a_full_deadline():
+    world = running(1)
+    world.wish("deploy", release(2))
+    step(world)
+    world.now += dt.timedelta(hours=1)
+    world.watched_since = world.now - dt.timedelta(seconds=119)
+    assert not any(isinstance(a, act.FailDeployment) for a in world.plan().actions)
+
+
 def test_cancel_brings_the_old_release_back():
     world = running(2)
     world.wish("deploy", release(2))

@@ -101,7 +101,10 @@ def test_every_plan_of_every_history_keeps_the_promises_and_settles(events, stra
     for row in list(world.instances.values()):  # an unhealthy one gets well or crashes, sooner or later
         if row.status == "running" and row.health != "healthy":
             world.instances[row.id] = replace(row, health="healthy")
+    failures, world.watched_since = len(world.failures), world.now  # a new leader
     settle(world)
+    if not broken:
+        assert [f for f in world.failures[failures:] if f.code not in ("instance_crashed",)] == [], "stuck by itself"
     assert not world.plan().changes(world.status), "the fixed point has a plan"
     if world.state == "stopped" or not last[0]:
         assert not world.live() or not last[0]

@@ -43,6 +43,7 @@ class World:
     failures: list[act.FailDeployment] = field(default_factory=list)
     constraints: tuple[Constraint, ...] = ()
     runtime: str = "process"
+    watched_since: dt.datetime | None = None
     allocated: dict[int, int] = field(default_factory=dict)  # memory of other apps, by node
 
     def wish(self, kind: str, target: ReleaseView | None) -> None:
@@ -58,7 +59,10 @@ class World:
         )  # fmt: skip
 
     def desired(self) -> Desired:
-        return Desired(1, self.state, self.count, self.deployment, self.singleton, self.runtime, self.constraints)
+        return Desired(
+            1, self.state, self.count, self.deployment, self.singleton, self.runtime, self.constraints,
+            watched_since=self.watched_since,
+        )  # fmt: skip
 
     def observed(self) -> Observed:
         used = dict(self.allocated)

@@ -83,6 +83,11 @@ class Fleet:
         fitting = [i for i in self.here(slot) if self.fits(i)]
         return min(fitting, key=lambda i: (not i.available, i.id), default=None)
 
+    def last_outdated(self, slot: int) -> InstanceView | None:
+        """The outdated one that holds the slot until its successor serves: available before not, old before young."""
+        outdated = [i for i in self.here(slot) if not self.fits(i)]
+        return min(outdated, key=lambda i: (not i.available, i.id), default=None)
+
     def served(self, slot: int) -> bool:
         return any(i.available for i in self.here(slot))
 

@@ -41,13 +41,17 @@ def _forgettable(fleet: Fleet, row: InstanceView) -> str | None:
 
 
 def _excess(fleet: Fleet) -> dict[InstanceView, str]:
-    """What stands in no kept slot, and what is twice in one. None of it is what serves a kept slot."""
+    """What stands in no kept slot, and what is twice in one: one outdated instance serves a slot until its successor
+    does, and no more than one."""
     stops: dict[InstanceView, str] = {}
     for instance in fleet.wanted:
         if instance.slot not in fleet.slots:
             stops[instance] = f"scaled to {fleet.goal.count}"
-        elif fleet.fits(instance) and instance != fleet.best(instance.slot):
-            stops[instance] = "its slot has another instance"
+        elif fleet.fits(instance):
+            if instance != fleet.best(instance.slot):
+                stops[instance] = "its slot has another instance"
+        elif instance != fleet.last_outdated(instance.slot):
+            stops[instance] = fleet.outdated(instance) or "its slot has another instance"
     return stops
 
 

@@ -1,0 +1,134 @@
+"""What the tests of this app share: a cluster of rows with agents that are played by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import Client
+
+from apps.models import App
+from instances import heartbeats, routes
+from instances.controller import Controller
+from instances.models import Deployment, Instance, Node
+from instances.telemetry import figures
+from omni.kernel import internal_tokens, keys
+from omni.testing.factories import make_app, make_node, make_org, make_release, make_token
+
+FACTS = {
+    "agent_version": "1", "hostname": "h", "address": "127.0.0.1", "cpu_count": 2, "memory_mb": 2048,
+    "port_range": [20000, 20499], "runtimes": ["process"], "isolation": "none", "limits": "none", "network": "shared",
+}  # fmt: skip
+
+
+@dataclass
+class Platform:
+    """An org with its token, ready nodes, and the leader's controller; `settle` plays all agents."""
+
+    token: str
+    org: Any
+    node_names: list[str]
+    ages: dict[str, float] = field(default_factory=dict)
+    seqs: dict[int, int] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)  # versions that never get healthy
+
+    def __post_init__(self) -> None:
+        self.ages = dict.fromkeys(self.node_names, 0.0)
+        self.controller = Controller(ages=lambda: self.ages)
+
+    def call(self, method: str, path: str, data: Any = None, **headers: str) -> Any:
+        return call(self.token, method, path, data, **headers)
+
+    def app(self, **fields: Any) -> App:
+        app = make_app(self.org, memory_mb=64, **fields)
+        make_release(app, "v1")
+        return app
+
+    def tick(self, times: int = 3) -> str:
+        told = ""
+        for _ in range(times):
+            told = self.controller.tick()
+        return told
+
+    def report(self, row: Instance, status: str, health: str = "unknown", **fields: Any) -> Any:
+        """What the instance's agent would say."""
+        self.seqs[row.pk] = self.seqs.get(row.pk, 0) + 1
+        observed = {"id": row.pk, "seq": self.seqs[row.pk], "status": status, "health": health, **fields}
+        assert row.node is not None
+        return call(node_token(row.node.name), "POST", "/agent/report",
+                    {"node": row.node.name, "incarnation": 1, "instances": [observed]})  # fmt: skip
+
+    def agents_act(self) -> bool:
+        acted = False
+        for row in Instance.objects.filter(on_node=True).select_related("node", "release").order_by("id"):
+            acted |= self._act(row)
+        return acted
+
+    def _act(self, row: Instance) -> bool:
+        address = f"127.0.0.1:{20000 + row.pk}"
+        if row.status in ("stopped", "failed", "lost"):
+            assert row.node is not None
+            call(node_token(row.node.name), "POST", "/agent/report",
+                 {"node": row.node.name, "incarnation": 1, "gone": [row.pk]})  # fmt: skip
+        elif row.desired == "stop":
+            self.report(row, "stopped")
+        elif row.status == "placed":
+            self.report(row, "starting", "starting")
+        elif row.status == "starting" and row.release.version in self.broken:
+            exit_ = {"at": "2026-01-01T00:00:00Z", "code": 1, "lines": ["boom"]}
+            self.report(row, "failed", detail="exited with code 1", last_exit=exit_)
+        elif row.status == "starting":
+            self.report(row, "running", "healthy", address=address, started_at="2026-01-01T00:00:00Z")
+        else:
+            return False
+        return True
+
+    def settle(self) -> None:
+        for _ in range(60):
+            told = self.tick()
+            if not self.agents_act() and told == "nothing to do":
+                return
+        raise AssertionError("does not settle")
+
+    def serving(self, app: App) -> list[str]:
+        rows = Instance.objects.filter(app=app, status="running", health="healthy", desired="run")
+        return sorted(rows.values_list("release__version", flat=True))
+
+    def deployment(self, app: App) -> Deployment:
+        return Deployment.objects.filter(app=app).order_by("-id")[0]
+
+
+def node_token(name: str) -> str:
+    return internal_tokens.mint("node", name, keys.cluster_secret(settings.CONFIG))
+
+
+def call(token: str, method: str, path: str, data: Any = None, **headers: str) -> Any:
+    body = "" if data is None else json.dumps(data)
+    given = {"Authorization": f"Bearer {token}", **headers}
+    return Client().generic(method, path, body, content_type="application/json", headers=given)
+
+
+@pytest.fixture(autouse=True)
+def fresh_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from instances import api_agent, assignments
+
+    monkeypatch.setattr(keys, "cluster_secret", lambda _config: "a secret for tests")
+    own = heartbeats.Heartbeats(tmp_path / "heartbeats")
+    monkeypatch.setattr(heartbeats, "own", lambda: own)
+    for forget in (figures.forget, routes.forget, api_agent._incarnations.clear, assignments._environment.cache_clear):
+        forget()
+
+
+@pytest.fixture
+def platform(fence: None) -> Platform:
+    """Three ready nodes of this cluster."""
+    org = make_org()
+    names = [member.id for member in settings.CONFIG.members][:3]
+    for name in names:
+        make_node(name, memory_mb=2048, facts=FACTS, incarnation=1)
+    assert Node.objects.count() == len(names)
+    return Platform(make_token(org, platform=True), org, names)
