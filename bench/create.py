@@ -21,7 +21,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    rows, notes = [], []
+    rows: list[list[str]] = []
+    notes: list[str] = []
     with Platform() as platform:
         platform.start_floor()
         for connections in (1, 8, 32):
@@ -30,20 +31,17 @@ def main() -> None:
             rows += [
                 [str(connections), name, f"{rounds.per_s(name):.0f}", rounds.latency(name)] for name in rounds.results
             ]
+            said = f"create / insert at {connections} connections: {ratio:.2f}"
             if connections == 8:
-                notes += [
-                    "",
-                    f"create / insert at 8 connections: {ratio:.2f} {verdict(ratio, _GOAL)}; "
-                    f"{per_s:.0f}/s {verdict(per_s, _GOAL_PER_S)}; published peer: 1,325 empty Swarm services/s",
-                ]
-            else:
-                notes.append(f"create / insert at {connections} connections: {ratio:.2f}")
+                said += f" {verdict(ratio, _GOAL)}; {per_s:.0f}/s {verdict(per_s, _GOAL_PER_S)}"
+            notes.append(said)
         created = int(platform.sql("SELECT COUNT(*) FROM apps_app"))
         events = int(platform.sql("SELECT COUNT(*) FROM kernel_event WHERE kind = 'app.created'"))
     notes.append(f"{created} apps and as many events: {'yes' if created == events else f'NO, {events}'}")
+    notes.append("published peer: 1,325 empty Swarm services/s from eight clients")
     report(
         "Create: POST /app/create against one INSERT",
-        table(["connections", "what", "per s", "p50 / p99 ms"], rows) + notes,
+        [*table(["connections", "what", "per s", "p50 / p99 ms"], rows), "", *(f"- {note}" for note in notes)],
     )
 
 

@@ -19,16 +19,18 @@ import httpx
 from bench import apps
 from bench.harness import Platform, free_ports, report, table, wait_for
 
+EVERYTHING = ("web", "daemon", "agent", "broker", "worker", "ingress")
 _PEER = {1: "Swarm 0.52 s", 20: "Swarm 50 tasks 6.1 s"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.deploy")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--database", choices=("mariadb", "sqlite"), default="mariadb")
     options = parser.parse_args()
     rows = []
     with (
-        Platform(run=("web", "daemon", "agent", "broker", "worker", "ingress")) as platform,
+        Platform(run=EVERYTHING, database=options.database) as platform,
         platform.client() as client,
     ):
         for count in (1, 20):
@@ -48,7 +50,7 @@ def main() -> None:
     ]
     lines = table(head, rows)
     lines += ["", f"upload accepted → release (examples/hello), median of {options.repeat}: {build_s:.2f} s"]
-    report("Deploy: accepted to healthy against spawning by hand", lines)
+    report(f"Deploy: accepted to healthy against spawning by hand ({options.database})", lines)
 
 
 def by_platform(client: httpx.Client, name: str, count: int) -> float:

@@ -60,7 +60,9 @@ class Platform:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object = None, *_: object) -> None:
+        if kind is not None:
+            print(self._logs(), file=sys.stderr)
         subprocess.run(
             [sys.executable, "-m", "agent.sweep", "--state", str(self.state)],
             cwd=PROJECT, env=self.environment, capture_output=True, timeout=60, check=False,

@@ -111,11 +111,9 @@ def read(platform: Platform, depth: int, seconds: float) -> Rounds:
     code += "print(first, Instance.objects.get(app_id=first).pk)"
     app, instance = (int(word) for word in platform.manage(code).split()[-2:])
     total = depth + 1000
-    platform.sql(
-        "INSERT INTO instances_logline (instance_id, seq, app_id, at_us, stream, line) "
-        f"SELECT {instance}, seq, {app}, 1700000000000000 + seq * 100, 0, CONCAT('line ', seq, ' ', REPEAT('x', 80)) "
-        f"FROM seq_1_to_{total}"
-    )
+    values = f"{instance}, seq, {app}, 1700000000000000 + seq * 100, 0, CONCAT('line ', seq, ' ', REPEAT('x', 80))"
+    columns = "instance_id, seq, app_id, at_us, stream, line"
+    platform.sql(f"INSERT INTO instances_logline ({columns}) SELECT {values} FROM seq_1_to_{total}")  # noqa: S608
     node = "INSERT INTO instances_logoffset (instance_id, app_id, node, last_seq, first_seq) VALUES"
     platform.sql(f"{node} ({instance}, {app}, 'bench-1', {total}, 1)")
     path = f"/app/{app}/instances/{instance}/logs"
