@@ -161,6 +161,10 @@ class Platform:
         if self.signals.stops:
             return
         self.view.begin("database", "migrating")
+        stamp = Path(self.plan["state"]) / "run" / "schema"
+        if stamp.exists() and stamp.read_text(encoding="utf-8") == self._schema():
+            self.view.end(f"{self.plan['database']}, schema unchanged")
+            return
         for data in self.plan["migrate"]:
             spec = ProcessSpec.from_json(data)
             code = self.supervisor.run(spec, _MIGRATE_TIMEOUT_S, until=self._stopping)
@@ -168,7 +172,18 @@ class Platform:
                 raise Failed(
                     f"The database ({self.plan['database']}) cannot be migrated:", *screen.last_lines(spec.log)
                 )
+        if self._stopping():
+            return  # interrupted: nobody knows how far it came
+        stamp.write_text(self._schema(), encoding="utf-8")
         self.view.end(self.plan["database"])
+
+    def _schema(self) -> str:
+        """The migrations there are and the very files that they were applied to; unlike anything without files."""
+        schema = self.plan.get("schema", {"digest": "", "files": []})
+        files = [Path(file) for file in schema["files"]]
+        if not files or not all(file.exists() for file in files):
+            return f"not known at {time.time_ns()}"
+        return " ".join([schema["digest"], *(str(file.stat().st_ino) for file in files)])
 
     def _start_all(self) -> None:
         if self.signals.stops:

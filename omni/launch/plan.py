@@ -7,6 +7,7 @@ supervisors, which live for ever, need not hold the configuration's libraries in
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import os
@@ -56,6 +57,7 @@ def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[st
         "shutdown_s": config.timings.shutdown_s,
         "external_database": config.database.engine != "sqlite",
         "migrate": [spec.to_json() for spec in migrations(config)],
+        "schema": schema(config),
         "broker_socket": config.socket_path("broker") if config.embedded_broker and sys.platform != "win32" else "",
         "broker_process": [spec.to_json() for spec in broker(config)],
         "services": [worker(config).to_json(), ingress(config).to_json()],
@@ -99,6 +101,19 @@ def migrations(config: Config) -> list[ProcessSpec]:
     argv = (sys.executable, str(PROJECT / "manage.py"), "migrate_all")
     log = str(config.state / "migrate.log")
     return [ProcessSpec("migrate", argv, log, "migrate", _environment(config, "command"), cwd=str(PROJECT))]
+
+
+def schema(config: Config) -> dict[str, Any]:
+    """What the schema follows from, and the SQLite files that have it: while both are the same, nothing is migrated.
+
+    A database elsewhere may have been restored or replaced: no files, and every start migrates.
+    """
+    digest = hashlib.sha256((PROJECT / "requirements.txt").read_bytes())
+    for path in sorted([*PROJECT.glob("*/migrations/*.py"), *PROJECT.glob("*/*/migrations/*.py")]):
+        digest.update(str(path.relative_to(PROJECT)).encode() + path.read_bytes())
+    databases = (config.database, config.telemetry_database)
+    embedded = all(database.engine == "sqlite" for database in databases)
+    return {"digest": digest.hexdigest(), "files": [database.path for database in databases] if embedded else []}
 
 
 def node(config: Config, member: Member, *, restart: bool) -> ProcessSpec:

@@ -252,6 +252,24 @@ def test_a_failed_migration_is_shown_and_nothing_stays(machine: Machine) -> None
     assert machine.marks() == []
 
 
+def test_a_schema_that_is_the_same_is_not_migrated_again(machine: Machine) -> None:
+    file = machine.state / "omni.sqlite3"
+    marker = machine.state / "migrated"
+    code = f"open({str(marker)!r}, 'a').write('x'); open({str(file)!r}, 'a')"
+
+    def start(digest: str) -> int:
+        machine.plan(migrate=[machine.spec("migrate", code)], schema={"digest": digest, "files": [str(file)]})
+        assert machine.start("--once").wait(30) == 0
+        return len(marker.read_text())
+
+    assert start("one") == 1
+    assert start("one") == 1
+    assert start("two") == 2, "another set of migrations"
+    file.rename(machine.state / "kept")  # or the copy could get the same inode
+    file.touch()
+    assert start("two") == 3, "another file"
+
+
 def test_one_that_ignores_sigterm_is_killed_in_time(machine: Machine) -> None:
     stubborn = (
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(600)"
