@@ -64,7 +64,9 @@ def upload(client: httpx.Client, name: str, archive: bytes, *, version: str = "1
 
 
 def healthy(client: httpx.Client, name: str) -> int:
-    return int(ask(client.get(f"/app/{name}/metrics"), 200)["instances"]["healthy"])
+    """Counted from the list: `metrics` may be a second old."""
+    items = ask(client.get(f"/app/{name}/instances", params={"limit": 100}), 200)["items"]
+    return sum(item["health"] == "healthy" for item in items)
 
 
 def wait_healthy(client: httpx.Client, name: str, count: int, within_s: float = 120.0) -> float:
