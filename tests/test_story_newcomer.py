@@ -110,6 +110,7 @@ def test_the_life_of_an_app(platform: Platform) -> None:
                           if d["status"] in ("failed", "reverted")), None),
             "the failed deployment", 90,
         )  # fmt: skip
+        deployment = api.ok("GET", deployment["links"]["self"])
         assert deployment["error"]["code"]
         assert deployment["evidence"]
         api.healthy(name, 2, "2")
