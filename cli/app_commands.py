@@ -137,6 +137,7 @@ def ps(session: Session, app: str, every: bool) -> None:
     from cli.output import age, size
 
     items = list(session.api.pages(app_path(app, "instances"), 5000))
+    items.sort(key=lambda i: (i["slot"] or 0, i["id"] or 0))
     if not every:
         items = [i for i in items if i["status"] not in ("stopped",)]
     rows = [
