@@ -29,7 +29,8 @@ from omni.rest.permissions import actor_of
 from omni.rest.rendering import dumps
 from releases.storage import store
 
-_incarnations: dict[str, int] = {}  # node → the agent process whose facts are stored, as far as this process knows
+# node → the agent process whose facts are stored and whether it runs an ingress, as far as this process knows
+_known: dict[str, tuple[int, bool]] = {}
 _lock = threading.Lock()
 
 
@@ -66,16 +67,15 @@ class AgentViewSet(ViewSet):
             raise Forbidden(f"This token is {node}'s.", code="foreign_node")
         lease = _held()
         heartbeats.own().beat(node)
-        if not (report.instances or report.gone or report.facts is not None) and _is_heartbeat(report):
+        if _is_heartbeat(report):
             return _answer(ReportAnswer(index.recent() or 0, lease.epoch), None)
         address = _member_address(node)
         received, at = gate.run(
             lambda tx: reports.receive(tx, report, address), actor=actor_of(request), cause=f"report of {node}"
         )
         index.seen(at)
-        if not received.want_facts:
-            with _lock:
-                _incarnations[node] = report.incarnation
+        with _lock:
+            _known.pop(node, None)  # read again with the next heartbeat
         answer = ReportAnswer(at, lease.epoch, received.known, received.unknown, received.want_facts)
         return _answer(answer, at)
 
@@ -136,15 +136,17 @@ def _held() -> Held:
 
 
 def _is_heartbeat(report: Report) -> bool:
-    """Whether an empty report says nothing new; the first of an agent process does."""
-    known = _incarnations.get(report.node)
+    """Whether a report says nothing that the database does not know; the first of an agent process does."""
+    if report.instances or report.gone or report.facts is not None:
+        return False
+    known = _known.get(report.node)
     if known is None:
-        row = Node.objects.filter(name=report.node).values_list("incarnation", flat=True).first()
-        if row is None:
+        known = Node.objects.filter(name=report.node).values_list("incarnation", "ingress").first()
+        if known is None:
             return False
         with _lock:
-            known = _incarnations[report.node] = row
-    return known == report.incarnation and report.ingress is None
+            _known[report.node] = known
+    return known[0] == report.incarnation and report.ingress in (None, known[1])
 
 
 def _message(kind: type[Any], request: Request) -> Any:

@@ -119,7 +119,7 @@ def fresh_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "cluster_secret", lambda _config: "a secret for tests")
     own = heartbeats.Heartbeats(tmp_path / "heartbeats")
     monkeypatch.setattr(heartbeats, "own", lambda: own)
-    for forget in (figures.forget, routes.forget, api_agent._incarnations.clear, assignments._environment.cache_clear):
+    for forget in (figures.forget, routes.forget, api_agent._known.clear, assignments._environment.cache_clear):
         forget()
 
 

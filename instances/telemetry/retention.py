@@ -52,13 +52,13 @@ class Retention:
         sweep_unknown()
 
     def _roll_up(self, source: int, target: int, now_us: int) -> None:
-        """Every whole step that has passed, a minute late so that slow agents are in it. At most 60 steps a tick."""
+        """Every whole step that has passed, a minute late so that slow agents are in it. At most 240 steps a tick."""
         step_us = target * 1_000_000
         end = (now_us - 60_000_000) // step_us * step_us
         start = self._rolled_us.get(target)
         if start is None:
             start = _newest(target, end - 120 * step_us)
-        for at in range(start, min(end, start + 60 * step_us), step_us):
+        for at in range(start, min(end, start + 240 * step_us), step_us):
             _roll_up_step(source, target, at, at + step_us)
             self._rolled_us[target] = at + step_us
         self._rolled_us.setdefault(target, start)

@@ -1,0 +1,188 @@
+"""The leader's loop: nodes lost and back, deletion, waiting for room."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.models import App, ConfigRevision
+from consensus import gate
+from instances import nodes
+from instances.conftest import Platform, call, node_token
+from instances.controller import Controller
+from instances.models import Deployment, Instance, LatestSample, LogLine, LogOffset, Node
+from instances.nodes import Beat, judge
+from instances.telemetry import ingest
+from instances.test_deployments import deployed
+from omni.kernel.models import Event
+from omni.testing.factories import make_release
+from releases.models import Build, Release
+
+pytestmark = [pytest.mark.django_db(databases=["default", "telemetry"])]
+
+
+def beat(name: str, age_s: float, status: str = "ready", heard: bool = True) -> Beat:
+    return Beat(int(name), name, status, age_s, heard)
+
+
+def test_judging_nodes():
+    four = [beat("1", 9.0), beat("2", 0.1), beat("3", 0.1), beat("4", 0.1)]
+    assert [b.name for b in judge(four, 5.0).lost] == ["1"]
+    three_gone = [beat("1", 9.0), beat("2", 9.0), beat("3", 9.0), beat("4", 0.1)]
+    assert judge(three_gone, 5.0).lost == ()
+    assert len(judge(three_gone, 5.0).held) == 3
+    assert [b.name for b in judge([beat("1", 9.0), beat("2", 9.0), beat("3", 0.1), beat("4", 0.1)], 5.0).lost] == [
+        "1",
+        "2",
+    ]
+    assert [b.name for b in judge([beat("1", 9.0)], 5.0).lost] == ["1"]
+    assert [b.name for b in judge([beat("1", 0.1, "lost")], 5.0).back] == ["1"]
+    assert judge([beat("1", 0.1, "lost", heard=False)], 5.0).back == ()
+    assert judge([beat("1", 9.0, "joining")], 5.0).lost == ()
+
+
+def expire(platform: Platform) -> None:
+    """Time passes for the lease that a new leader gives."""
+    platform.controller._lease_from -= 60
+
+
+def test_a_lost_node_is_replaced_elsewhere_and_clears_up_when_it_is_back(platform):
+    app = deployed(platform, 3)
+    gone = Instance.objects.filter(app=app).select_related("node").first()
+    platform.ages[gone.node.name] = 30.0
+    expire(platform)
+    platform.tick()
+    assert Node.objects.get(name=gone.node.name).status == "lost"
+    gone.refresh_from_db()
+    assert (gone.status, gone.desired) == ("lost", "remove")
+    successor = Instance.objects.get(app=app, slot=gone.slot, desired="run")
+    assert successor.node_id != gone.node_id
+    for row in Instance.objects.filter(app=app, desired="run").exclude(node_id=gone.node_id):
+        platform._act(row)
+    platform.tick()
+    # back: the old one is to be removed there before anything new comes
+    platform.ages[gone.node.name] = 0.1
+    platform.tick()
+    assert Node.objects.get(name=gone.node.name).status == "ready"
+    (listed,) = call(node_token(gone.node.name), "GET", "/agent/assignments").json()["instances"]
+    assert (listed["id"], listed["desired"]) == (gone.pk, "remove")
+    app.refresh_from_db()
+    from instances import observe
+
+    view = next(v for v in observe.node_views() if v.name == gone.node.name)
+    assert view.leftovers == 1
+    platform.settle()
+    assert next(v for v in observe.node_views() if v.name == gone.node.name).leftovers == 0
+
+
+def test_a_new_leader_gives_every_node_a_full_lease(platform):
+    deployed(platform)
+    platform.ages.clear()
+    controller = Controller(ages=dict)
+    controller.tick()
+    assert not Node.objects.filter(status="lost").exists()
+
+
+def test_more_than_half_silent_at_once_is_held_and_alerted_once(platform):
+    deployed(platform)
+    for name in platform.node_names[:2]:
+        platform.ages[name] = 60.0
+    expire(platform)
+    platform.tick(4)
+    assert not Node.objects.filter(status="lost").exists()
+    assert Event.objects.filter(kind="nodes.loss_held").count() == 1
+
+
+def test_drain_moves_and_activate_takes_back(platform):
+    app = deployed(platform, 2)
+    node = Instance.objects.filter(app=app).select_related("node").first().node
+    dry = platform.call("POST", f"/nodes/{node.pk}/drain?dry_run=true").json()
+    assert [a["action"] for a in dry["plan"]["actions"]] == ["place", "stop"]
+    answer = platform.call("POST", f"/nodes/{node.name}/drain")
+    assert (answer.status_code, answer.json()["status"]) == (202, "draining")
+    platform.settle()
+    assert len(platform.serving(app)) == 2
+    assert not Instance.objects.filter(app=app, desired="run", node=node).exists()
+    assert platform.call("POST", f"/nodes/{node.pk}/activate").json()["status"] == "ready"
+
+
+def test_no_room_waits_and_room_is_taken_when_another_app_stops(platform, in_gate):
+    big = platform.app(instances=3)
+    ConfigRevision.objects.filter(app=big)
+    with gate.maintenance("bigger"):
+        ConfigRevision.objects.filter(app=big).update(memory_mb=2000)
+    platform.call("POST", f"/app/{big.pk}/release/v1/deploy")
+    platform.settle()
+    small = platform.app()
+    with gate.maintenance("bigger"):
+        ConfigRevision.objects.filter(app=small).update(memory_mb=100)
+    platform.call("POST", f"/app/{small.pk}/release/v1/deploy")
+    platform.tick()
+    row = Instance.objects.get(app=small)
+    assert row.status == "pending"
+    assert "100 MB of memory are needed, 48 are free (3 of 3 nodes)" in row.reason
+    details = platform.call("GET", f"/app/{small.pk}/instances/{row.pk}/details").json()
+    assert len(details["placement"]["verdicts"]) == 3
+    from instances import services
+
+    in_gate(lambda tx: services.stop(tx, App.objects.get(pk=big.pk)))
+    platform.settle()
+    assert platform.serving(small) == ["v1"]
+
+
+def test_a_plan_made_from_old_rows_is_refused_whole(platform, in_gate):
+    from instances import observe
+    from instances.apply import ObservedElsewise, apply
+    from instances.plan import plan
+    from omni.kernel import clock
+
+    app = platform.app(instances=2)
+    platform.call("POST", f"/app/{app.pk}/release/v1/deploy")
+    (seen,) = observe.observe([app.pk], observe.node_views())
+    made = plan(seen.desired, seen.observed, clock.now())
+    in_gate(lambda tx: apply(tx, seen, made))
+    assert Instance.objects.filter(app=app).count() == 2
+    with pytest.raises(ObservedElsewise):
+        in_gate(lambda tx: apply(tx, seen, made))
+    assert Instance.objects.filter(app=app).count() == 2
+
+
+def test_deletion_leaves_nothing(platform, in_gate, tmp_path, monkeypatch):
+    from instances import services
+
+    kept = deployed(platform)
+    app = deployed(platform, 2)
+    make_release(app, "v2")
+    rows = list(Instance.objects.filter(app=app).select_related("node"))
+    for row in rows:
+        lines = [[1_700_000_000_000_000 + i, 0, f"line {i}"] for i in range(10)]
+        ingest.store_logs(row.node.name, [{"instance_id": row.pk, "app_id": app.pk, "first_seq": 1, "lines": lines}])
+    # one of them is on a node that is lost: it counts as gone
+    platform.ages[rows[0].node.name] = 60.0
+    expire(platform)
+    in_gate(lambda tx: services.delete(tx, App.objects.get(pk=app.pk)))
+    platform.settle()
+    for model in (Instance, Deployment, Release, Build, ConfigRevision):
+        assert not model.objects.filter(app_id=app.pk).exists(), model
+    for model in (LogLine, LogOffset, LatestSample):
+        assert not model.objects.filter(app_id=app.pk).exists(), model
+    assert not App.objects.filter(pk=app.pk).exists()
+    assert App.objects.filter(pk=kept.pk).exists()
+    assert platform.serving(kept) == ["v1"]
+    # lines that come too late are dropped
+    answer = ingest.store_logs(rows[1].node.name, [
+        {"instance_id": rows[1].pk, "app_id": app.pk, "first_seq": 11, "lines": [[1, 0, "late"]]}
+    ])  # fmt: skip
+    assert answer.unknown == [rows[1].pk]
+
+
+def test_a_deleted_app_takes_no_more_wishes(platform, in_gate):
+    from instances import services
+
+    app = deployed(platform)
+    in_gate(lambda tx: services.delete(tx, App.objects.get(pk=app.pk)))
+    answer = platform.call("POST", f"/app/{app.pk}/release/v1/deploy")
+    assert (answer.status_code, answer.json()["code"]) == (409, "app_deleting")
+
+
+def test_names_of_states():
+    assert {"ready", "draining"} == nodes.ALIVE
