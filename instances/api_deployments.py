@@ -101,7 +101,7 @@ class DeploymentViewSet(ViewSet):
 
 
 def _for_write(tx: Transaction, ref: str, expected: int | None) -> App:
-    found = find_app(tx.actor, ref, lock=True)
+    found = App.objects.select_for_update().get(pk=find_app(tx.actor, ref).pk)
     recheck(tx.actor, "apps:write", found.org_id)
     check_revision(found.revision, expected)
     return found

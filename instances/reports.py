@@ -13,6 +13,7 @@ from typing import Any
 from django.db.models import F
 
 from agent.protocol import NodeFacts, Observed, Report
+from apps.models import App
 from consensus.gate import Transaction
 from instances import evidence, nodes
 from instances.models import Instance, Node
@@ -74,14 +75,15 @@ def _facts(facts: NodeFacts) -> dict[str, Any]:
 
 def _take_instances(tx: Transaction, node: Node, report: Report) -> tuple[list[int], list[int]]:
     seen = {observed.id: observed for observed in report.instances}
-    rows = Instance.objects.select_for_update(of=("self",)).select_related("app").order_by("id")
-    mine = {row.pk: row for row in rows.filter(pk__in=seen, node=node)}
+    rows = Instance.objects.select_for_update().filter(pk__in=seen, node=node).order_by("id")
+    mine = {row.pk: row for row in rows}  # no join: it would lock the apps too
+    orgs = dict(App.objects.filter(pk__in={row.app_id for row in mine.values()}).values_list("pk", "org_id"))
     for instance_id, row in mine.items():
-        _take(tx, row, seen[instance_id], report.incarnation)
+        _take(tx, row, seen[instance_id], report.incarnation, orgs.get(row.app_id))
     return sorted(mine), sorted(seen.keys() - mine.keys())
 
 
-def _take(tx: Transaction, row: Instance, seen: Observed, incarnation: int) -> None:
+def _take(tx: Transaction, row: Instance, seen: Observed, incarnation: int, org_id: int | None) -> None:
     if row.status in ENDED:
         return  # lost, stopped or failed: nothing that comes later changes that
     if (incarnation, seen.seq) <= (row.observed_incarnation, row.observed_seq):
@@ -94,7 +96,7 @@ def _take(tx: Transaction, row: Instance, seen: Observed, incarnation: int) -> N
             move(Instance, row.pk, table=INSTANCE, to=seen.status, owner=AGENT, source=row.status, **fields)
     except TransitionRefused:
         return  # the leader decided otherwise in the meantime; the agent hears of it with its assignments
-    _record(tx, row, seen)
+    _record(tx, row, seen, org_id)
 
 
 def _columns(tx: Transaction, row: Instance, seen: Observed) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def _exit(seen: Observed) -> dict[str, Any] | None:
     return shown
 
 
-def _record(tx: Transaction, row: Instance, seen: Observed) -> None:
+def _record(tx: Transaction, row: Instance, seen: Observed, org_id: int | None) -> None:
     if seen.status != row.status:
         kind, change = f"instance.{seen.status}", {"status": [row.status, seen.status]}
         if seen.status in (InstanceStatus.CRASHED, InstanceStatus.FAILED):
@@ -144,7 +146,7 @@ def _record(tx: Transaction, row: Instance, seen: Observed) -> None:
         change["health"] = [row.health, seen.health]
     if seen.restarts != row.restarts:
         change["restarts"] = [str(row.restarts), str(seen.restarts)]
-    tx.record(kind, "instance", row.pk, org_id=row.app.org_id, app_id=row.app_id, change=change)
+    tx.record(kind, "instance", row.pk, org_id=org_id, app_id=row.app_id, change=change)
 
 
 def _take_gone(tx: Transaction, node: Node, gone: list[int]) -> None:

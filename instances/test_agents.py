@@ -13,7 +13,7 @@ from instances.test_deployments import deployed
 from omni.kernel.models import Event
 from omni.testing.factories import make_app, make_instance, make_org, make_token
 
-pytestmark = [pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 
 
 def report(node: str, **fields):

@@ -17,7 +17,7 @@ from omni.kernel.models import Event
 from omni.testing.factories import make_release
 from releases.models import Build, Release
 
-pytestmark = [pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 
 
 def beat(name: str, age_s: float, status: str = "ready", heard: bool = True) -> Beat:

@@ -12,7 +12,7 @@ from omni.kernel import clock
 from omni.kernel.errors import InvalidInput, Malformed
 from omni.testing.factories import make_instance, make_org, make_token
 
-pytestmark = [pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 T0 = 1_790_000_000_000_000
 
 
