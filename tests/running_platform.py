@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import psutil
 
 PROJECT = Path(__file__).resolve().parent.parent
 EXAMPLES = PROJECT / "examples"
@@ -144,24 +145,35 @@ class Platform:
         url = f"http://127.0.0.1:{self.config['ingress']['port']}{path}"
         return httpx.get(url, headers={"Host": host}, timeout=10, **options)
 
-    def pid(self, name: str) -> int:
-        return int((self.state / name).read_text().split()[0])
+    def supervisor(self, member: int) -> int:
+        """The process group of a node."""
+        port = self.config["instances"][member]["port"]
+        return int((self.state / f"node-{port}" / "supervisor.pid").read_text().split()[0])
 
-    def instance_processes(self) -> list[int]:
-        """Processes of instances of this platform, by the label in their environment."""
-        return list(processes_with("OMNI_INSTANCE_ID=", str(self.state)))
+    def processes(self, mark: str) -> list[psutil.Process]:
+        """The processes that `start.sh` marked so, e.g. worker, broker, node-8000/web; parents first."""
+        labels = (f"OMNI_PROCESS={mark}", f"OMNI_STATE={self.state}")
+        found = [psutil.Process(pid) for pid in processes_with(*labels)]
+        return sorted(found, key=lambda process: process.create_time())
+
+    def app_process(self, instance_id: int) -> psutil.Process:
+        """The app's own process of one instance: the last one inside its sandbox."""
+        inside = [psutil.Process(pid) for pid in processes_with(f"OMNI_INSTANCE_ID={instance_id}", mounted=self.state)]
+        return max(inside, key=lambda process: process.create_time())
 
 
-def processes_with(label: str, also: str = "") -> Iterator[int]:
+def processes_with(*labels: str, mounted: Path | None = None) -> Iterator[int]:
+    """Processes that have all of these in their environment (and a mount from below `mounted`)."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                environ = (entry / "environ").read_bytes().decode(errors="replace")
-                mounts = (entry / "mountinfo").read_text() if also else ""
-            except OSError:
-                continue
-            if label in environ and (also in environ or also in mounts):
-                yield int(entry.name)
+        if not entry.name.isdigit():
+            continue
+        try:
+            environment = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+            mounts = (entry / "mountinfo").read_text() if mounted else ""
+        except OSError:
+            continue
+        if set(labels) <= set(environment) and (mounted is None or str(mounted) in mounts):
+            yield int(entry.name)
 
 
 class Api:

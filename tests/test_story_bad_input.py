@@ -69,7 +69,7 @@ def test_a_truncated_upload_keeps_nothing(platform: Platform, app: dict[str, Any
         ("application/gzip", b"this is no archive", 422, "bad_archive"),
         ("text/plain", b"hello", 415, "unsupported_media_type"),
         ("application/gzip", b"", 400, "empty_upload"),
-        ("multipart/form-data; boundary=x", b"--x\r\ngarbage", 400, None),
+        ("multipart/form-data; boundary=x", b"--x\r\ngarbage", 422, "file_missing"),
     ],
 )
 def test_what_is_no_archive_is_refused(

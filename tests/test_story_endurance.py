@@ -28,19 +28,12 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     assert running.stop() == 0
 
 
-def _tree(pid: int) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    return []
-
-
 def test_a_build_survives_its_workers_death_and_ends_once(platform: Platform) -> None:
     api = platform.api()
     api.create("slow")
     build = api.upload("slow", "1", archive(EXAMPLES / "python-flask"), "?deploy=false").json()
     wait_for(lambda: api.ok("GET", build["links"]["self"])["status"] == "building", "the build's start", 30)
-    for process in _tree(platform.pid("worker/pid")):
+    for process in platform.processes("worker"):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
@@ -62,7 +55,7 @@ def test_an_upload_does_not_need_the_broker(platform: Platform, fault: str) -> N
     started = time.monotonic()
     assert api.upload(name, "0", archive(EXAMPLES / "hello", n__txt=fault), "?deploy=false").status_code == 202
     usual = time.monotonic() - started
-    pid = platform.pid("broker/pid")
+    pid = platform.processes("broker")[0].pid
     os.kill(pid, signal.SIGSTOP if fault == "frozen" else signal.SIGKILL)
     try:
         started = time.monotonic()
@@ -108,8 +101,8 @@ def test_instances_outlive_every_process_of_their_node(platform: Platform) -> No
     asking = threading.Thread(target=keep_asking)
     asking.start()
     try:
-        for node in platform.config["instances"]:
-            os.killpg(platform.pid(f"node-{node['port']}/supervisor.pid"), signal.SIGKILL)
+        for member in range(len(platform.members)):
+            os.killpg(platform.supervisor(member), signal.SIGKILL)
         wait_for(lambda: _ready(platform), "the platform's return", 90)
         api.healthy("outliving", 2, "1")
     finally:
@@ -133,8 +126,7 @@ def test_a_crash_is_restarted_with_its_evidence(platform: Platform) -> None:
     api.built("crashy", "1", archive(EXAMPLES / "hello"))
     api.healthy("crashy", 1, "1")
     instance = api.ok("GET", "/app/crashy/instances?status=running")["items"][0]["id"]
-    details = api.ok("GET", f"/app/crashy/instances/{instance}/details")
-    os.kill(details["handle"]["pid"], signal.SIGKILL)
+    platform.app_process(instance).kill()
     wait_for(lambda: api.ok("GET", f"/app/crashy/instances/{instance}/details")["restarts"] >= 1, "the restart", 30)
     api.healthy("crashy", 1, "1")
     found = api.ok("GET", f"/app/crashy/instances/{instance}/details")
@@ -148,10 +140,7 @@ def test_a_gigabyte_costs_the_web_process_no_memory(platform: Platform) -> None:
     api.create("big")
     size = 1 << 30
     webs = [
-        process
-        for node in platform.config["instances"]
-        for process in _tree(platform.pid(f"node-{node['port']}/supervisor.pid"))
-        if "granian" in " ".join(process.cmdline())
+        process for node in platform.config["instances"] for process in platform.processes(f"node-{node['port']}/web")
     ]
     before = {process.pid: process.memory_info().rss for process in webs}
     peak = dict(before)
