@@ -119,7 +119,7 @@ class _Reader:
             return
         if any(path == known or path.startswith(known + "/") for known in _SHOWN_ANYWAY):
             return
-        if path.count("/") < 2 or Path.home().is_relative_to(path):
+        if path.count("/") < 2 or _home().is_relative_to(path):
             self.notes[f"{path} is not shown to builds: too much lies below it"] = None
             return
         self.paths[path] = None
@@ -222,18 +222,24 @@ def _pip_files(environ: Mapping[str, str]) -> list[Path]:
     if given == os.devnull:
         return []
     system = [Path(base) / "pip" / "pip.conf" for base in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if base]
-    user = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    files = [*system, Path("/etc/pip.conf"), Path.home() / ".pip" / "pip.conf", user / "pip" / "pip.conf"]
+    user = Path(environ.get("XDG_CONFIG_HOME") or _home() / ".config")
+    files = [*system, Path("/etc/pip.conf"), _home() / ".pip" / "pip.conf", user / "pip" / "pip.conf"]
     files += [Path(sys.base_prefix) / "pip.conf", Path(sys.prefix) / "pip.conf"]
     return [*files, Path(given)] if given else files
 
 
 def _npm_files(environ: Mapping[str, str]) -> list[Path]:
     lowered = {name.lower(): value for name, value in environ.items()}
-    user = lowered.get("npm_config_userconfig") or str(Path.home() / ".npmrc")
+    user = lowered.get("npm_config_userconfig") or str(_home() / ".npmrc")
     given = lowered.get("npm_config_globalconfig")
     return [*([Path(given)] if given else _npm_global_files()), Path(user)]
 
 
 def _npm_global_files() -> list[Path]:
     return [Path("/usr/etc/npmrc"), Path("/usr/local/etc/npmrc")]
+
+
+def _home() -> Path:
+    """The home directory; / for a user that has none, as in containers."""
+    found = os.path.expanduser("~")  # noqa: PTH111 (Path.home() raises there)
+    return Path(found if found.startswith("/") else "/")

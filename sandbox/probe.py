@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from sandbox import bubblewrap, cgroups, identity, network
@@ -37,6 +38,8 @@ def probe(bwrap_path: str | None = None) -> Facts:
     if not switch:
         notes.append("not root: programs run under the platform's own user")
     bwrap = _working_bwrap(bwrap_path, switch, notes)
+    if bwrap is None and switch and not _python_is_open():
+        notes.append(f"programs cannot run Python: {sys.base_prefix} is closed to users other than root")
     return Facts(
         isolation="bubblewrap" if bwrap else "none",
         limits=_limits(notes),
@@ -91,6 +94,12 @@ def _trial(facts: Facts) -> str | None:
         return (done.stderr.strip().splitlines() or [f"bubblewrap ended with {done.returncode}"])[-1]
     expected = [str(_TRIAL_UID if facts.user_switch else os.getuid()), "CapEff:\t0000000000000000"]
     return None if done.stdout.splitlines() == expected else f"the sandbox leaks: {done.stdout.strip()!r}"
+
+
+def _python_is_open() -> bool:
+    """Whether another user can reach this Python by its path, as it must without a sandbox."""
+    prefix = Path(sys.base_prefix).resolve()
+    return all(directory.stat().st_mode & 0o001 for directory in (prefix, *prefix.parents))
 
 
 def _limits(notes: list[str]) -> Literal["cgroup-v1", "cgroup-v2", "none"]:

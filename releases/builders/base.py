@@ -60,7 +60,9 @@ class HostTools:
 
     @classmethod
     def found(cls, *, relocate: bool = False) -> HostTools:
-        return cls(base_python(), _pip_directory(), shutil.which("node"), shutil.which("npm"), relocate)
+        # Run from its own place, our pip would take our packages for the app's: it is lent in a sandbox only.
+        lent = None if relocate else _pip_directory()
+        return cls(base_python(), lent, shutil.which("node"), shutil.which("npm"), relocate)
 
     @property
     def path(self) -> str:
