@@ -1,6 +1,7 @@
 """Packing is deterministic, unpacking gives back what was packed, and no random archive writes outside."""
 
 import contextlib
+import errno
 import os
 import socket
 import tarfile
@@ -139,8 +140,12 @@ def test_no_mix_of_names_and_links_leads_outside(
         unpack(room / "a.tar", room / "tree")
     tree = room / "tree"
     for path in tree.rglob("*"):
-        with contextlib.suppress(RuntimeError, OSError):  # a loop of links leads nowhere
-            assert path.resolve().is_relative_to(tree), (path, path.readlink())
+        try:
+            path.stat()
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                continue  # leads nowhere
+        assert path.resolve().is_relative_to(tree), (path, path.readlink())
     assert {path.name for path in room.iterdir()} == {"a.tar", "tree"}
 
 

@@ -19,7 +19,7 @@ from sandbox import network
 from sandbox.bubblewrap import Bind, Rlimits, Spec, command, environment, find_bwrap, payload_pid, runtime_binds
 from sandbox.probe import Facts, probe
 
-UID, OTHER = 61777, 61778
+UID, OTHER = 301_777, 301_778  # outside the default ranges, which a platform on this machine may be filtering
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user id")
 
 
