@@ -72,7 +72,9 @@ def healthy(client: httpx.Client, name: str) -> int:
 def wait_healthy(client: httpx.Client, name: str, count: int, within_s: float = 120.0) -> float:
     """Seconds until `count` instances are healthy."""
     started = time.monotonic()
-    wait_for(lambda: healthy(client, name) >= count, f"{count} healthy instances of {name}", within_s=within_s)
+    wait_for(
+        lambda: healthy(client, name) >= count, f"{count} healthy instances of {name}", within_s=within_s, pace_s=0.02
+    )
     return time.monotonic() - started
 
 

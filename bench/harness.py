@@ -221,7 +221,7 @@ def wait_for(condition: Callable[[], Any], what: str, evidence: Callable[[], str
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise RuntimeError(f"{what} did not come within {within_s:g} s\n{evidence()}")
-        time.sleep(0.05)
+        time.sleep(pace_s)
     return found
 
 

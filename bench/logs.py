@@ -92,7 +92,7 @@ def flood(platform: Platform, client: httpx.Client, lines: int) -> tuple[float, 
         return str(items[-1]["line"]) if items else ""
 
     wait_for(last_line, "the first line")
-    wait_for(lambda: last_line() == "the last line", "the last line", within_s=600)
+    wait_for(lambda: last_line() == "the last line", "the last line", within_s=600, pace_s=0.3)
     ended = time.time()
     count, first_us = (int(n) for n in platform.sql("SELECT COUNT(*), MIN(at_us) FROM instances_logline").split())
     apps.delete(client, "flood")
