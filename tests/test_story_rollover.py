@@ -1,0 +1,30 @@
+"""An app with a single instance is restarted, updated and rolled back, one right after the other: no request fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.request_loop import RequestLoop
+from tests.running_platform import EXAMPLES, Platform, archive, wait_for
+
+pytestmark = [pytest.mark.story, pytest.mark.slow]
+
+
+def test_a_single_instance_is_replaced_without_a_failed_request(platform: Platform) -> None:
+    api = platform.api(1)
+    name = "single"
+    app = api.create(name)
+    assert api.built(name, "1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
+    api.healthy(name, 1, "1")
+    wait_for(lambda: platform.open(app).status_code == 200, "the first answer", 20)
+    with RequestLoop(platform, app) as loop:
+        for version in ("2", "3"):
+            assert api.built(name, version, archive(EXAMPLES / "hello", n__txt=version))["status"] == "succeeded"
+            api.healthy(name, 1, version)
+            assert api.ended(api.ok("POST", f"/app/{name}/restart"))["status"] == "succeeded"
+            assert api.ended(api.ok("POST", f"/app/{name}/rollback"))["status"] == "succeeded"
+            api.ok("POST", f"/app/{name}/restart")
+            api.ok("POST", f"/app/{name}/rollback", {"version": "1"})
+            assert api.ended(api.ok("POST", f"/app/{name}/restart"))["status"] == "succeeded"
+    assert loop.failures == []
+    assert len(loop.answers) > 100
