@@ -216,7 +216,13 @@ def answers(url: str) -> bool:
     return False
 
 
-def wait_for(condition: Callable[[], Any], what: str, evidence: Callable[[], str] = str, within_s: float = 60.0) -> Any:
+def wait_for(
+    condition: Callable[[], Any],
+    what: str,
+    evidence: Callable[[], str] = str,
+    within_s: float = 60.0,
+    pace_s: float = 0.05,
+) -> Any:
     deadline = time.monotonic() + within_s
     while not (found := condition()):
         if time.monotonic() > deadline:
