@@ -16,10 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from celery import signals
+from celery import shared_task, signals
 from celery.exceptions import SoftTimeLimitExceeded
 
-from omni.celery import app
 from omni.kernel import config as configuration
 from releases import pipeline, worker_sweep
 from releases.build_errors import BuildFailed, BuildStopped
@@ -80,7 +79,7 @@ def registries() -> RegistrySettings:
     return read_registries()
 
 
-@app.task(name="releases.tasks.build", acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
+@shared_task(name="releases.tasks.build", acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
 def build(build_id: int) -> None:
     """Build `build_id`, if it still is to be built and nobody else does."""
     settings = worker_settings()
