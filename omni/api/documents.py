@@ -23,6 +23,7 @@ class Docs(SpectacularSwaggerSplitView):
 
 
 class Redoc(SpectacularRedocView):
+    template_name = "documents/redoc.html"
     permission_classes = ()
     authentication_classes = ()
     url_name = "schema"

@@ -16,7 +16,7 @@ from pathlib import Path
 from omni.kernel.config import Config
 
 
-class UnsafeSecretFile(Exception):  # noqa: N818 - says what is the matter, like the other errors of the kernel
+class UnsafeSecretFile(Exception):
     """A secret's file is readable by others, empty, or no plain file; the message says how to mend it."""
 
 
