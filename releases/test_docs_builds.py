@@ -1,0 +1,23 @@
+"""docs/builds.md names every error code that a build can end with, and no other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+CODE = re.compile(r'(?:BuildFailed|BadArchive|Failure)\(\s*"([a-z_]+)"|failure="([a-z_]+)"|failure: str = "([a-z_]+)"')
+
+
+@pytest.fixture(autouse=True)
+def lease() -> None:
+    """No lease is needed here: nothing is written."""
+
+
+def test_every_error_code_is_documented_and_none_is_invented() -> None:
+    files = [*PROJECT.glob("releases/**/*.py"), *PROJECT.glob("sandbox/archive*.py")]
+    text = "".join(file.read_text() for file in files if not file.name.startswith("test_"))
+    used = {code for groups in CODE.findall(text) for code in groups if code}
+    page = (PROJECT / "docs" / "builds.md").read_text()
+    documented = set(re.findall(r"`([a-z_]+)`", page[page.index("## When it fails") :]))
+    assert used == documented
