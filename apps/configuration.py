@@ -38,5 +38,9 @@ def merge_env(
 
 def shown_env(revision: ConfigRevision) -> dict[str, Any]:
     """The environment as the API shows it: a secret is `{"secret": true}`."""
-    secret = set(revision.secret_keys)
-    return {key: {"secret": True} if key in secret else value for key, value in sorted(open_env(revision).items())}
+    return masked(open_env(revision), revision.secret_keys)
+
+
+def masked(env: dict[str, str], secret_keys: list[str]) -> dict[str, Any]:
+    """`env` with each secret value covered; pure."""
+    return {key: {"secret": True} if key in secret_keys else value for key, value in sorted(env.items())}

@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 
 from accounts.models import Org
 from apps import domains
-from apps.configuration import CONFIG_FIELDS, merge_env, open_env
+from apps.configuration import CONFIG_FIELDS, masked, merge_env, open_env
 from apps.models import App, ConfigRevision, DesiredState
 from consensus.gate import Transaction
 from omni.kernel.errors import Conflict, FieldError, Forbidden, InvalidInput
@@ -32,19 +32,23 @@ _RIVALS = (
 )
 
 
-def create_app(tx: Transaction, *, org: Org, fields: dict[str, Any]) -> App:
-    """Insert an app and its first configuration. Raises Conflict for a taken name, Forbidden for a full quota."""
+def create_app(tx: Transaction, *, org: Org, fields: dict[str, Any]) -> tuple[App, dict[str, Any]]:
+    """Insert an app and its first configuration; answers it with its environment as it may be shown.
+
+    Raises Conflict for a taken name, Forbidden for a full quota.
+    """
     _check_quota(org, None, fields.get("instances", 1), fields.get("memory_mb", 512), new_apps=1)
     app = App(org=org, hostname=_free_hostname(fields["name"], org), created_at=tx.at, updated_at=tx.at)
     for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS):
         if name in fields:
             setattr(app, name, fields[name])
     insert(app)
-    _insert_revision(tx, app, 1, *merge_env({}, [], fields.get("env", {})))
+    env, secret_keys = merge_env({}, [], fields.get("env", {}))
+    _insert_revision(tx, app, 1, env, secret_keys)
     if fields.get("domains"):
         domains.set_domains(tx, app, fields["domains"])
     tx.record("app.created", "app", app.pk, org_id=org.pk, app_id=app.pk, change={"name": app.name})
-    return app
+    return app, masked(env, secret_keys)
 
 
 def update_app(tx: Transaction, app: App, fields: dict[str, Any]) -> tuple[set[str], ConfigRevision | None]:

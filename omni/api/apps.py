@@ -87,8 +87,8 @@ class AppViewSet(LeanViewSet):
         def verb(tx: Transaction) -> Reply:
             org = accounts_access.org(tx.actor, ref)
             accounts_access.recheck(tx.actor, "apps:write", org.pk)
-            app = apps.create_app(tx, org=org, fields=fields)
-            return Reply(_shown(app), 201, app.revision, f"/app/{app.pk}/info")
+            app, env = apps.create_app(tx, org=org, fields=fields)
+            return Reply(show(app, env), 201, app.revision, f"/app/{app.pk}/info")
 
         return perform(request, verb)
 
