@@ -12,14 +12,15 @@ MODE="${1:-all}"
 case "$MODE" in all | fast | long) ;; *) sed -n '2,8p' "$0" >&2; exit 2 ;; esac
 
 . ./environment.sh
-RUN_STARTED=$(date +%s)
-export OMNI_TEST_RUN=$$ PYTHONDONTWRITEBYTECODE='' OMNI_ENV=development
+export OMNI_ENV=development
 unset OMNI_DATABASE_URL OMNI_TELEMETRY_DATABASE_URL OMNI_BROKER_URL OMNI_CONFIG OMNI_STATE OMNI_NODE OMNI_ROLE OMNI_TEST_PREPARED
 SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/omni-tests.XXXXXX")
+# Everything of this run is known by one of these two; see omni/testing/leftovers.py.
+export OMNI_TEST_RUN="${SCRATCH##*/}" TMPDIR="$SCRATCH"
 FAILED=() TIMES=() SUMMARIES=()
 
 finish() {
-  [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -m omni.testing.leftovers $$ "$RUN_STARTED" >/dev/null 2>&1
+  [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -m omni.testing.leftovers "$OMNI_TEST_RUN" "$SCRATCH" >/dev/null 2>&1
   rm -rf "$SCRATCH"
 }
 trap finish EXIT
@@ -85,7 +86,7 @@ migrations() {
     OMNI_STATE="$SCRATCH/state" "$VENV/bin/python" manage.py check
 }
 
-leftovers() { "$VENV/bin/python" -m omni.testing.leftovers $$ "$RUN_STARTED"; }
+leftovers() { "$VENV/bin/python" -m omni.testing.leftovers "$OMNI_TEST_RUN" "$SCRATCH"; }
 
 begun=$SECONDS
 if [ "$MODE" = fast ]; then

@@ -1,7 +1,8 @@
-"""Says what a test run has left running, and ends it: `python -m omni.testing.leftovers RUN`.
+"""Says what a test run has left running, and ends it: `python -m omni.testing.leftovers RUN FOLDER`.
 
-Every process of a run inherits OMNI_TEST_RUN; app instances get an environment of their own and are known by
-OMNI_INSTANCE_ID and by having started after the run. Owns the verdict: something left is a failure.
+A process belongs to the run when it inherited OMNI_TEST_RUN, or when its command names a path in the run's own temporary
+folder (an app's sandbox does, whose environment is not ours). Owns the verdict: something left is a failure. Never looks
+at anything else: a platform may be running on the same machine.
 """
 
 from __future__ import annotations
@@ -18,28 +19,27 @@ from omni.launch import proc
 _GRACE_S = 5.0
 
 
-def left_of(run: str, started: float) -> Iterator[tuple[int, str]]:
+def left_of(run: str, folder: str) -> Iterator[tuple[int, str]]:
     """(pid, command) of what belongs to the run and still lives."""
     for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+        if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
             environment = Path(entry.path, "environ").read_bytes().split(b"\0")
-            ours = f"OMNI_TEST_RUN={run}".encode() in environment and int(entry.name) != int(run)
-            instance = any(part.startswith(b"OMNI_INSTANCE_ID=") for part in environment)
-            if (ours or (instance and entry.stat().st_mtime >= started)) and not proc.is_zombie(int(entry.name)):
-                command = Path(entry.path, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            command = Path(entry.path, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            ours = f"OMNI_TEST_RUN={run}".encode() in environment or folder in command
+            if ours and not proc.is_zombie(int(entry.name)):
                 yield int(entry.name), command.strip()
 
 
 def main(arguments: list[str]) -> int:
-    """`RUN` is the pid of test.sh, the second argument the time it began."""
-    if not proc.LINUX:
+    """`RUN` is what OMNI_TEST_RUN holds, `FOLDER` the temporary folder of the run."""
+    run, folder = arguments
+    if not proc.LINUX or not run or len(folder) < len("/tmp/x"):  # noqa: S108 - a length, no file
         return 0
-    run, started = arguments[0], float(arguments[1])
-    parents = _parents()
+    above = _ourselves()
     deadline = time.monotonic() + _GRACE_S
-    while left := [(pid, command) for pid, command in left_of(run, started) if pid not in parents]:
+    while left := [(pid, command) for pid, command in left_of(run, folder) if pid not in above]:
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
@@ -49,8 +49,8 @@ def main(arguments: list[str]) -> int:
     return 1 if left else 0
 
 
-def _parents() -> set[int]:
-    """We ourselves and the shells above us are no leftovers."""
+def _ourselves() -> set[int]:
+    """This process and the shells above it are no leftovers."""
     pids, pid = set(), os.getpid()
     while pid > 1:
         pids.add(pid)
