@@ -1,8 +1,8 @@
 """Says what a test run has left running, and ends it: `python -m omni.testing.leftovers RUN FOLDER`.
 
-A process belongs to the run when it inherited OMNI_TEST_RUN, or when its command names a path in the run's own temporary
-folder (an app's sandbox does, whose environment is not ours). Owns the verdict: something left is a failure. Never looks
-at anything else: a platform may be running on the same machine.
+A process belongs to the run when it inherited OMNI_TEST_RUN, or when its command names a path in the run's own
+temporary folder (an app's sandbox does, whose environment is not ours). Owns the verdict: something left is a failure.
+Never looks at anything else: a platform may be running on the same machine.
 """
 
 from __future__ import annotations
