@@ -14,7 +14,7 @@ from typing import Literal
 StopReason = Literal["cancelled", "lease_lost"]
 
 
-class BuildEnded(Exception):  # noqa: N818 (says what happened)
+class BuildEnded(Exception):
     """The pipeline goes no further."""
 
 
