@@ -62,7 +62,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
-if CONFIG.highlight_sql and CONFIG.role == "web":
+if (CONFIG.highlight_sql or CONFIG.sql) and CONFIG.role == "web":
     MIDDLEWARE.insert(1, "omni.sql_trace.SqlTraceMiddleware")
 
 TEMPLATES: list[dict[str, Any]] = [
