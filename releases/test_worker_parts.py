@@ -241,7 +241,12 @@ def test_a_build_that_prints_without_end_waits_for_its_readers() -> None:
         seen.append(len(lines))
 
     with LogStream(take) as stream:
-        writer = threading.Thread(target=lambda: [stream.line(0, "x" * 16_000) for _ in range(2000)])
+
+        def write() -> None:
+            for _ in range(2000):
+                stream.line(0, "x" * 16_000)
+
+        writer = threading.Thread(target=write)
         writer.start()
         writer.join(0.5)
         assert writer.is_alive(), "32 MB do not fit"
