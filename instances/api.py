@@ -9,18 +9,17 @@ from typing import Any
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 from accounts.access import recheck
-from apps.access import app as find_app
+from apps.access import app_id
 from consensus.gate import Transaction
-from instances import access, log_queries, representation, services
+from instances import access, instance_list, log_queries, representation, services
 from instances.models import Instance, LatestSample
-from instances.states import InstanceStatus
 from instances.telemetry import series, spans
 from instances.telemetry.figures import FRESH_US
 from omni.kernel import clock
-from omni.rest.paging import page, refused
+from omni.rest.lean import LeanViewSet
+from omni.rest.paging import answer, decode_cursor, encode_cursor, limit_of, refused
 from omni.rest.permissions import actor_of
 from omni.rest.rendering import dumps
 from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
@@ -49,7 +48,8 @@ def latest_figures(ids: list[int]) -> dict[int, Mapping[str, Any]]:
     return {row["instance_id"]: dict(row) for row in rows}
 
 
-class InstanceViewSet(ViewSet):
+class InstanceViewSet(LeanViewSet):
+    lean = frozenset({"list", "metrics", "logs", "app_logs"})
     scopes = {
         "list": "instances:read",
         "metrics": "instances:read",
@@ -69,31 +69,24 @@ class InstanceViewSet(ViewSet):
     )  # fmt: skip
     def list(self, request: Request, app: str) -> Response:
         """Without `status`: those that run or are about to, and those that ended and still wait for a successor."""
-        found = find_app(actor_of(request), app)
-        rows = Instance.objects.filter(app_id=found.pk)
-        rows = self._filtered(rows, request.query_params)
-
-        def show(values: Any) -> Any:
-            now = clock.now()
-            figures = latest_figures([row["id"] for row in values if row["status"] == InstanceStatus.RUNNING])
-            return [representation.listed(row, figures.get(row["id"]), now) for row in values]
-
-        return page(request, rows.values(*representation.LISTED), show)
-
-    def _filtered(self, rows: Any, query: Mapping[str, str]) -> Any:
-        status = query.get("status")
-        if not status:
-            rows = rows.filter(desired__in=("run", "stop"))
-        elif status != "all":
-            wanted = status.split(",")
-            if unknown := [part for part in wanted if part not in InstanceStatus.values]:
-                raise refused("status", f"{unknown[0]} is none of {', '.join(InstanceStatus.values)}, all.")
-            rows = rows.filter(status__in=wanted)
-        if node := query.get("node"):
-            rows = rows.filter(node__name=node)
-        if version := query.get("version"):
-            rows = rows.filter(release__version=version)
-        return rows
+        found = app_id(actor_of(request), app)
+        limit = limit_of(request)
+        direction, position = cursor_of(request)
+        after = position if direction == ">" else None
+        rows = instance_list.read(
+            found, instance_list.chosen(request.query_params), limit,
+            before=position if direction == "<" else None, after=after,
+        )  # fmt: skip
+        more, rows = len(rows) > limit, rows[:limit]
+        if after is not None:
+            rows.reverse()
+        older, newer = (more, position is not None) if after is None else (True, more)
+        return answer(
+            request,
+            instance_list.show(found, rows),
+            next_cursor=encode_cursor("<", str(rows[-1][0])) if older and rows else None,
+            previous_cursor=encode_cursor(">", str(rows[0][0])) if newer and rows else None,
+        )
 
     @extend_schema(operation_id="instance_metrics", parameters=_SERIES_PARAMETERS, responses={200: dict})
     def metrics(self, request: Request, app: str, instance_id: int) -> Response:
@@ -111,7 +104,7 @@ class InstanceViewSet(ViewSet):
 
     @extend_schema(operation_id="app_logs", parameters=_LOG_PARAMETERS, responses={200: dict})
     def app_logs(self, request: Request, app: str) -> Response:
-        return log_queries.page(request, find_app(actor_of(request), app).pk, None)
+        return log_queries.page(request, app_id(actor_of(request), app), None)
 
     @extend_schema(operation_id="instance_details", responses={200: dict})
     def details(self, request: Request, app: str, instance_id: int) -> Response:
@@ -140,6 +133,17 @@ class InstanceViewSet(ViewSet):
             return Reply(shown, 202, row.revision, shown["links"]["self"], plan)
 
         return perform(request, verb)
+
+
+def cursor_of(request: Request) -> tuple[str, int | None]:
+    """(direction, id) of the list's cursor. Raises InvalidInput."""
+    text = request.query_params.get("cursor")
+    if not text:
+        return "<", None
+    direction, key = decode_cursor(text)
+    if not (key.isascii() and key.isdigit() and len(key) < 19):
+        raise refused("cursor", "Take it from `next` or `previous` of an answer.")
+    return direction, int(key)
 
 
 def _tagged(request: Request, body: dict[str, Any]) -> Response:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import connection
 from django.db.models import Q
 
 from apps.models import App
-from instances.models import Deployment, Instance
+from instances.models import Deployment
 from instances.states import DeploymentStatus, InstanceStatus
 from instances.telemetry.figures import app_metrics
 from omni.kernel.clock import rfc3339
@@ -25,22 +26,32 @@ _SETTLED_FIELDS = (
     "previous_release__number", "previous_release__version",
 )  # fmt: skip
 
+NO_VERSION: dict[str, Any] = {
+    "current": None, "release_id": None, "release": None, "deployed_at": None, "previous": None,
+    "previous_release": None,
+}  # fmt: skip
+_SUMMARY = (
+    "SELECT desired, status, health FROM instances_instance WHERE app_id = %s AND desired IN ('run', 'stop')"
+)  # fmt: skip
+
 
 def info(app: App) -> dict[str, Any]:
-    """The parts of `GET /app/<app>/info` that this layer knows."""
+    """The parts of `GET /app/<app>/info` that this layer knows. Three statements, but for figures."""
+    latest = latest_deployment(app.pk)
+    settled = latest is not None and latest["status"] in (DeploymentStatus.SUCCEEDED, DeploymentStatus.REVERTED)
     return {
-        "version": version(app.pk),
+        "version": version(app.pk) if latest is not None and (settled or latest["previous_release"]) else NO_VERSION,
         "instances_summary": instances_summary(app.pk, app.instances if app.desired_state == "running" else 0),
         "metrics": app_metrics(app.pk),
-        "deployment": latest_deployment(app.pk),
+        "deployment": latest,
     }
 
 
 def instances_summary(app_id: int, desired: int) -> dict[str, int]:
     summary = {"desired": desired, "running": 0, "healthy": 0, "failed": 0}
-    rows = Instance.objects.filter(app_id=app_id, desired__in=("run", "stop")).values_list(
-        "desired", "status", "health"
-    )
+    with connection.cursor() as cursor:
+        cursor.execute(_SUMMARY, [app_id])
+        rows = cursor.fetchall()
     for wish, status, health in rows:
         if status == InstanceStatus.RUNNING and wish == "run":
             summary["running"] += 1
@@ -52,10 +63,7 @@ def instances_summary(app_id: int, desired: int) -> dict[str, int]:
 
 def version(app_id: int) -> dict[str, Any]:
     """What runs, since when, and what ran before."""
-    shown: dict[str, Any] = {
-        "current": None, "release_id": None, "release": None, "deployed_at": None, "previous": None,
-        "previous_release": None,
-    }  # fmt: skip
+    shown: dict[str, Any] = dict(NO_VERSION)
     for release_id, number, name, at in _settled(app_id):
         if shown["release_id"] is None:
             shown |= {"current": name, "release_id": release_id, "release": number, "deployed_at": rfc3339(at)}

@@ -10,37 +10,7 @@ from instances.models import Instance
 from instances.states import ENDED, InstanceStatus
 from omni.kernel.clock import rfc3339
 
-LISTED = (
-    "id", "slot", "status", "health", "desired", "release__version", "release__number", "node__name", "address",
-    "restarts", "started_at", "created_at", "finished_at", "revision",
-)  # fmt: skip
 _FIGURES = ("cpu_percent", "memory_bytes", "memory_limit_bytes", "network_rx_bytes", "network_tx_bytes")
-
-
-def listed(row: Mapping[str, Any], figures: Mapping[str, Any] | None, now: dt.datetime) -> dict[str, Any]:
-    """One row of `GET /app/<app>/instances`; figures of one that does not run are null."""
-    running = row["status"] == InstanceStatus.RUNNING
-    figures = figures if running and figures else {}
-    started = row["started_at"]
-    return {
-        "id": row["id"],
-        "slot": row["slot"],
-        "status": row["status"],
-        "health": row["health"],
-        "desired": row["desired"],
-        "version": row["release__version"],
-        "release": row["release__number"],
-        "node": row["node__name"],
-        "address": row["address"] or None,
-        "cpu_percent": figures.get("cpu_percent"),
-        "memory_bytes": figures.get("memory_bytes"),
-        "restarts": row["restarts"],
-        "uptime_s": round((now - started).total_seconds(), 3) if running and started else None,
-        "started_at": rfc3339(started),
-        "created_at": rfc3339(row["created_at"]),
-        "finished_at": rfc3339(row["finished_at"]),
-        "revision": row["revision"],
-    }
 
 
 def metrics(row: Instance, figures: Mapping[str, Any] | None, now: dt.datetime) -> dict[str, Any]:

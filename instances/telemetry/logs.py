@@ -137,25 +137,36 @@ def _of_instance(wanted: Wanted, backwards: bool, count: int, start: Position | 
 
 
 def _of_app(wanted: Wanted, backwards: bool, count: int, start: Position | None) -> list[tuple[Any, ...]]:
-    """By the index (app, time), which carries (instance, sequence) behind it."""
-    where, params = ["app_id = %s"], [wanted.app_id]
+    """By the index (app, time), which carries (instance, sequence) behind it.
+
+    The rest of the page's first moment, then everything beyond it: as one condition MariaDB reads from the start.
+    """
+    found: list[tuple[Any, ...]] = []
+    bounds: list[tuple[str, Any]] = []
+    if wanted.since_us is not None:
+        bounds.append(("at_us >= %s", wanted.since_us))
+    if wanted.until_us is not None:
+        bounds.append(("at_us < %s", wanted.until_us))
     if start is not None:
         sign = "<" if backwards else ">"
-        where.append(f"at_us {sign}= %s AND (at_us {sign} %s OR (at_us = %s AND (instance_id {sign} %s "
-                     f"OR (instance_id = %s AND seq {sign} %s))))")  # fmt: skip
-        params += [start.at_us, start.at_us, start.at_us, start.instance_id, start.instance_id, start.seq]
-    if wanted.since_us is not None:
-        where.append("at_us >= %s")
-        params.append(wanted.since_us)
-    if wanted.until_us is not None:
-        where.append("at_us < %s")
-        params.append(wanted.until_us)
+        same = [("at_us = %s", start.at_us), ("instance_id = %s", start.instance_id), (f"seq {sign} %s", start.seq)]
+        found = _range(wanted, [*bounds, *same], backwards, count)
+        same = [("at_us = %s", start.at_us), (f"instance_id {sign} %s", start.instance_id)]
+        found += _range(wanted, [*bounds, *same], backwards, count - len(found))
+        bounds.append((f"at_us {sign} %s", start.at_us))
+    return found + _range(wanted, bounds, backwards, count - len(found))
+
+
+def _range(wanted: Wanted, conditions: list[tuple[str, Any]], backwards: bool, count: int) -> list[tuple[Any, ...]]:
+    if count <= 0:
+        return []
     order = "DESC" if backwards else "ASC"
+    where = " AND ".join([sql.only("app_id"), *(condition for condition, _ in conditions)])
     statement = (
-        f"SELECT {_COLUMNS} FROM instances_logline WHERE {' AND '.join(where)} "  # noqa: S608
+        f"SELECT {_COLUMNS} FROM instances_logline WHERE {where} "  # noqa: S608
         f"ORDER BY app_id {order}, at_us {order}, instance_id {order}, seq {order} LIMIT %s"
     )
-    return sql.select(statement, [*params, count])
+    return sql.select(statement, [wanted.app_id, *(value for _, value in conditions), count])
 
 
 def first_seq_at(instance_id: int, at_us: int) -> int:

@@ -18,8 +18,13 @@ _SELECT = (
     "SELECT at_us - (at_us %% %s) AS bucket, instance_id, AVG(cpu_percent), MAX(cpu_percent_max), AVG(memory_bytes), "
     "MAX(memory_bytes_max), MAX(network_rx_bytes), MAX(network_tx_bytes) FROM instances_sample WHERE "
 )
-_WHEN = " = %s AND step_s = %s AND at_us >= %s GROUP BY bucket, instance_id"
-_BY = {column: _SELECT + column + _WHEN for column in ("instance_id", "app_id")}
+_WHEN = " AND step_s = %s AND at_us >= %s GROUP BY bucket, instance_id"
+_BY = {column: _SELECT + sql.only(column) + _WHEN for column in ("instance_id", "app_id")}
+
+_REQUESTS = (
+    f"SELECT at_us - (at_us %% %s), requests, failed, histogram FROM instances_requestsample "  # noqa: S608
+    f"WHERE {sql.only('app_id')} AND at_us >= %s"
+)
 
 
 def of_instance(instance_id: int, span: Span) -> dict[str, Any]:
@@ -67,8 +72,7 @@ def _figures(column: str, value: int, span: Span) -> dict[int, dict[str, Any]]:
 def _requests(app_id: int, span: Span) -> dict[int, dict[str, Any]]:
     since = clock.to_us(clock.now()) - span.window_us
     rows = sql.select(
-        "SELECT at_us - (at_us %% %s), requests, failed, histogram FROM instances_requestsample "
-        "WHERE app_id = %s AND at_us >= %s",
+        _REQUESTS,
         [span.step_us, app_id, since],
     )
     grouped: dict[int, list[tuple[Any, ...]]] = {}
