@@ -78,7 +78,7 @@ def show(app_id: int, rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
 
 
 def _shown(row: tuple[Any, ...], figures: tuple[Any, Any], now: dt.datetime) -> dict[str, Any]:
-    running, started = row[2] == InstanceStatus.RUNNING, _moment(row[10])
+    running, started = row[2] == InstanceStatus.RUNNING, moment(row[10])
     return {
         "id": row[0],
         "slot": row[1],
@@ -94,14 +94,14 @@ def _shown(row: tuple[Any, ...], figures: tuple[Any, Any], now: dt.datetime) -> 
         "restarts": row[9],
         "uptime_s": round((now - started).total_seconds(), 3) if running and started else None,
         "started_at": _time(started),
-        "created_at": _time(_moment(row[11])),
-        "finished_at": _time(_moment(row[12])),
+        "created_at": _time(moment(row[11])),
+        "finished_at": _time(moment(row[12])),
         "revision": row[13],
     }
 
 
-def _moment(stored: Any) -> dt.datetime | None:
-    """SQLite hands out text, MySQL naive times; both are UTC."""
+def moment(stored: Any) -> dt.datetime | None:
+    """A time as a hand-made statement returns it: text from SQLite, naive from MySQL; both are UTC."""
     if stored is None:
         return None
     found = dt.datetime.fromisoformat(stored) if isinstance(stored, str) else stored

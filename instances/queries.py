@@ -11,6 +11,7 @@ from django.db import connection
 from django.db.models import Q
 
 from apps.models import App
+from instances import deployment_rows
 from instances.models import Deployment
 from instances.states import DeploymentStatus, InstanceStatus
 from instances.telemetry.figures import app_metrics
@@ -36,14 +37,16 @@ _SUMMARY = (
 
 
 def info(app: App) -> dict[str, Any]:
-    """The parts of `GET /app/<app>/info` that this layer knows. Three statements, but for figures."""
-    latest = latest_deployment(app.pk)
-    settled = latest is not None and latest["status"] in (DeploymentStatus.SUCCEEDED, DeploymentStatus.REVERTED)
+    """The parts of `GET /app/<app>/info` that this layer knows. Two statements, but for figures."""
+    recent = deployment_rows.recent(app.pk)
+    found = _version_of(deployment_rows.settled(recent))
+    if found["previous"] is None and len(recent) == deployment_rows.RECENT:
+        found = version(app.pk)  # many scalings and restarts since: look further back
     return {
-        "version": version(app.pk) if latest is not None and (settled or latest["previous_release"]) else NO_VERSION,
+        "version": found,
         "instances_summary": instances_summary(app.pk, app.instances if app.desired_state == "running" else 0),
         "metrics": app_metrics(app.pk),
-        "deployment": latest,
+        "deployment": deployment_rows.show(recent[0]) if recent else None,
     }
 
 
@@ -63,8 +66,12 @@ def instances_summary(app_id: int, desired: int) -> dict[str, int]:
 
 def version(app_id: int) -> dict[str, Any]:
     """What runs, since when, and what ran before."""
+    return _version_of(_settled(app_id))
+
+
+def _version_of(settled: list[tuple[int, int, str, Any]]) -> dict[str, Any]:
     shown: dict[str, Any] = dict(NO_VERSION)
-    for release_id, number, name, at in _settled(app_id):
+    for release_id, number, name, at in settled:
         if shown["release_id"] is None:
             shown |= {"current": name, "release_id": release_id, "release": number, "deployed_at": rfc3339(at)}
         elif release_id == shown["release_id"]:
@@ -96,11 +103,6 @@ def _settled(app_id: int) -> list[tuple[int, int, str, Any]]:
              row["finished_at"])
         )  # fmt: skip
     return found
-
-
-def latest_deployment(app_id: int) -> dict[str, Any] | None:
-    row = Deployment.objects.filter(app_id=app_id).select_related("release", "previous_release").order_by("-id").first()
-    return show_deployment(row, steps=False) if row else None
 
 
 def show_deployment(row: Deployment, *, steps: bool = True) -> dict[str, Any]:

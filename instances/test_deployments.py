@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from apps import services as app_services
-from instances import services
+from instances import queries, services
 from instances.conftest import Platform
 from instances.models import Deployment, Instance
 from omni.kernel.models import Event
@@ -221,3 +221,20 @@ def test_one_instance_restarts_in_place_and_a_stopped_one_gets_a_successor(platf
     (successor,) = Instance.objects.filter(app=app, desired="run")
     assert successor.slot == row.slot
     assert successor.pk != row.pk
+
+
+def test_info_says_what_runs_what_ran_before_and_the_latest_deployment(platform, django_assert_max_num_queries):
+    app = deployed(platform, 2)
+    make_release(app, "v2")
+    platform.call("POST", f"/app/{app.pk}/release/v2/deploy")
+    platform.settle()
+    with django_assert_max_num_queries(8):
+        body = platform.call("GET", f"/app/{app.pk}/info").json()
+    assert (body["version"]["current"], body["version"]["previous"]) == ("v2", "v1")
+    assert body["instances_summary"] == {"desired": 2, "running": 2, "healthy": 2, "failed": 0}
+    latest = platform.call("GET", f"/app/{app.pk}/deployments/{body['deployment']['id']}").json()
+    assert latest.pop("steps")
+    assert latest.pop("evidence") is None
+    assert body["deployment"] == latest
+    app.refresh_from_db()
+    assert queries.version(app.pk) == body["version"]

@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from omni.kernel.tables import TELEMETRY
 
 ROWS_A_STATEMENT = 500
+_AS_RANGE = "IN (%s, -1)"
 
 
 def connection() -> BaseDatabaseWrapper:
@@ -26,6 +27,8 @@ def is_mysql() -> bool:
 
 
 def select(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    if not is_mysql():
+        sql = sql.replace(_AS_RANGE, "= %s")
     with connection().cursor() as cursor:
         cursor.execute(sql, params)
         return list(cursor.fetchall())
@@ -52,9 +55,10 @@ def insert(table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *,
 def only(column: str) -> str:
     """`column = %s`, in words that MariaDB reads as a range.
 
-    By a plain equality it takes the index's first column alone, and reads everything of the app that is older.
+    By a plain equality it takes the index's first column alone, and reads everything of the app that is older; SQLite
+    is the other way round, so `select` gives it the equality.
     """
-    return f"{column} IN (%s, -1)"
+    return f"{column} {_AS_RANGE}"
 
 
 def chunks(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
