@@ -84,8 +84,10 @@ def _version_of(settled: list[tuple[int, int, str, Any]]) -> dict[str, Any]:
 
 def release_before(app_id: int) -> int:
     """The number of the release that ran before the one that is wished for now. Raises Conflict."""
-    last = Deployment.objects.filter(app_id=app_id).order_by("-id").values("status", "release_id").first()
-    now = last["release_id"] if last else None
+    rows = Deployment.objects.filter(app_id=app_id).order_by("-id")
+    last = rows.values("status", "release_id", "previous_release_id").first()
+    back = last is not None and last["status"] in (DeploymentStatus.REVERTING, DeploymentStatus.REVERTED)
+    now = last["previous_release_id" if back else "release_id"] if last else None
     for release_id, number, _, _ in _settled(app_id):
         if release_id != now:
             return int(number)

@@ -106,6 +106,17 @@ def test_rollback_restores_what_ran_before(platform):
     assert platform.call("POST", f"/app/{app.pk}/rollback", {}).json()["version"] == "v2"
 
 
+def test_rollback_after_a_reverted_deployment_skips_what_runs_anyway(platform):
+    app = deployed(platform)
+    for version in ("v2", "v3"):
+        make_release(app, version)
+        platform.broken = {"v3"}
+        platform.call("POST", f"/app/{app.pk}/release/{version}/deploy")
+        platform.settle()
+    assert platform.serving(app) == ["v2"]
+    assert platform.call("POST", f"/app/{app.pk}/rollback", {}).json()["version"] == "v1"
+
+
 def test_rollback_with_nothing_before_is_a_conflict(platform):
     app = deployed(platform)
     answer = platform.call("POST", f"/app/{app.pk}/rollback", {})
