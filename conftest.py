@@ -55,8 +55,25 @@ def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> It
 
     with django_db_blocker.unblock(), gate.maintenance("set up the test database"):
         config = setup_databases(verbosity=0, interactive=False)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        _empty_tables_in_maintenance(patch)
+        yield
     with django_db_blocker.unblock():
         for connection in connections.all():
             connection.close()
         teardown_databases(config, verbosity=0)
+
+
+def _empty_tables_in_maintenance(patch: pytest.MonkeyPatch) -> None:
+    """A test with real transactions ends by emptying every table, which the write guard would refuse."""
+    from django.test import TransactionTestCase
+
+    from consensus import gate
+
+    empty = TransactionTestCase._fixture_teardown
+
+    def in_maintenance(self: TransactionTestCase) -> None:
+        with gate.maintenance("empty the tables after a test"):
+            empty(self)
+
+    patch.setattr(TransactionTestCase, "_fixture_teardown", in_maintenance)

@@ -8,6 +8,7 @@ class ConsensusConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from consensus import write_guard
+        from consensus import idle_writers, write_guard
 
         write_guard.install()
+        idle_writers.install()
