@@ -16,6 +16,7 @@ from bench.rounds import Rounds, verdict
 
 CONNECTIONS = 8
 _FEW = 10
+FLOOR, _SMALL = "empty view", f"metrics with {_FEW} apps"
 _GOALS = {"metrics": 0.5, "info": 0.2, "100 instances": 0.2}
 
 
@@ -25,55 +26,47 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--apps", type=int, default=10_000)
     options = parser.parse_args()
-    with Platform() as platform:
-        platform.start_floor()
-        first = _seed(platform, _FEW)
-        few = measure(platform, first, first + _FEW - 1, options.seconds, options.rounds)
-        _seed(platform, options.apps - _FEW)
-        many = measure(platform, first, first + options.apps - 1, options.seconds, options.rounds)
-    lines = [*_table(few, f"{_FEW} apps"), "", *_table(many, f"{options.apps} apps")]
-    grown = many.ratio("metrics", "empty view") / few.ratio("metrics", "empty view")
+    with Platform() as small, Platform() as large:
+        large.start_floor()
+        few, many = _seed(small, _FEW), _seed(large, options.apps)
+        rounds = measure(small, large, few, many, options)
+    rows = []
+    for name in rounds.results:
+        ratio = rounds.ratio(name, FLOOR)
+        goal = verdict(ratio, _GOALS[name]) if name in _GOALS else ""
+        rows.append([name, f"{rounds.per_s(name):.0f}", rounds.latency(name), f"{ratio:.2f}", goal])
+    lines = table([f"with {options.apps} apps", "requests/s", "p50 / p99 ms", "of the empty view", "goal"], rows)
+    grown = rounds.ratio("metrics", _SMALL)
     lines += ["", f"metrics with {options.apps} apps / with {_FEW}: {grown:.2f} {verdict(grown, 0.85)}"]
     report("API: polling against an empty view", lines)
 
 
-def measure(platform: Platform, first: int, last: int, seconds: float, rounds: int) -> Rounds:
-    """Metrics of all apps in turn, so that no one row is hot."""
-    step = max(1, (last - first + 1) // 100)
-    ids = range(first, last + 1, step)
-    paths = {
-        "metrics": [f"/app/{n}/metrics" for n in ids],
-        "info": [f"/app/{n}/info" for n in ids],
-        "100 instances": [f"/app/{first}/instances?limit=100"],
-    }
+def measure(small: Platform, large: Platform, few: range, many: range, options: argparse.Namespace) -> Rounds:
+    """All candidates in turn, on both platforms; metrics and info of a hundred apps, so that no one row is hot."""
+    some = [many[i] for i in range(0, len(many), max(1, len(many) // 100))]
 
-    def ask(port: int, asked: list[str], headers: dict[str, str]) -> Callable[[], Measured]:
-        requests = [load.request_of("GET", path, headers) for path in asked]
-        return lambda: load.run(port, requests, connections=CONNECTIONS, seconds=seconds).check(200)
+    def ask(port: int, paths: list[str], headers: dict[str, str]) -> Callable[[], Measured]:
+        requests = [load.request_of("GET", path, headers) for path in paths]
+        return lambda: load.run(port, requests, connections=CONNECTIONS, seconds=options.seconds).check(200)
 
     candidates = {
-        "empty view": ask(platform.floor_port, ["/empty"], {}),
-        "one row, bare": ask(platform.floor_port, ["/one"], {}),
-        **{name: ask(platform.port, asked, platform.headers) for name, asked in paths.items()},
+        FLOOR: ask(large.floor_port, ["/empty"], {}),
+        "one row, bare": ask(large.floor_port, ["/one"], {}),
+        "metrics": ask(large.port, [f"/app/{n}/metrics" for n in some], large.headers),
+        _SMALL: ask(small.port, [f"/app/{n}/metrics" for n in few], small.headers),
+        "info": ask(large.port, [f"/app/{n}/info" for n in some], large.headers),
+        "100 instances": ask(large.port, [f"/app/{many[0]}/instances?limit=100"], large.headers),
     }
-    return Rounds(candidates, rounds)
+    return Rounds(candidates, options.rounds)
 
 
-def _seed(platform: Platform, count: int) -> int:
-    """`count` more apps; the first ever has 100 instances. Returns the first new id."""
-    code = f"from bench import seed\nfirst, last = seed.apps({count})\n"
-    if count == _FEW:
-        code += "seed.instances([(first, 99)])\n"
-    return int(platform.manage(code + "print(first)").split()[-1])
-
-
-def _table(rounds: Rounds, title: str) -> list[str]:
-    rows = []
-    for name in rounds.results:
-        ratio = rounds.ratio(name, "empty view")
-        goal = verdict(ratio, _GOALS[name]) if name in _GOALS else ""
-        rows.append([name, f"{rounds.per_s(name):.0f}", rounds.latency(name), f"{ratio:.2f}", goal])
-    return table([title, "requests/s", "p50 / p99 ms", "of the empty view", "goal"], rows)
+def _seed(platform: Platform, count: int) -> range:
+    """So many apps, of which the first has 100 instances."""
+    code = (
+        f"from bench import seed\nfirst, last = seed.apps({count})\nseed.instances([(first, 99)])\nprint(first, last)"
+    )
+    first, last = (int(word) for word in platform.manage(code).split()[-2:])
+    return range(first, last + 1)
 
 
 if __name__ == "__main__":
