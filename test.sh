@@ -14,7 +14,8 @@ case "$MODE" in all | fast | long) ;; *) sed -n '2,8p' "$0" >&2; exit 2 ;; esac
 . ./environment.sh
 export OMNI_ENV=development
 unset OMNI_DATABASE_URL OMNI_TELEMETRY_DATABASE_URL OMNI_BROKER_URL OMNI_CONFIG OMNI_STATE OMNI_NODE OMNI_ROLE OMNI_TEST_PREPARED
-SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/omni-tests.XXXXXX")
+SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/ot.XXXXXX") # short: socket paths have 108 bytes
+chmod 711 "$SCRATCH"                             # apps and builds run under users of their own
 # Everything of this run is known by one of these two; see omni/testing/leftovers.py.
 export OMNI_TEST_RUN="${SCRATCH##*/}" TMPDIR="$SCRATCH"
 FAILED=() TIMES=() SUMMARIES=()
@@ -47,7 +48,8 @@ tests() {
 run_pytest() {
   local name="$1" result log="$SCRATCH/pytest.log"
   shift
-  "$VENV/bin/python" -m pytest -p omni.testing.database -p omni.testing.profiles -q --durations=5 "$@" 2>&1 | tee "$log"
+  "$VENV/bin/python" -m pytest -p omni.testing.database -p omni.testing.profiles \
+    --basetemp "$SCRATCH/pytest-t" -q --durations=5 "$@" 2>&1 | tee "$log"
   result=${PIPESTATUS[0]}
   if [ "$result" = 5 ]; then
     echo "no test was chosen: that is a failure here"
@@ -77,7 +79,7 @@ install_servers() {
 
 lint() { "$VENV/bin/ruff" check . && "$VENV/bin/ruff" format --check .; }
 
-types() { OMNI_STATE="$SCRATCH/state" "$VENV/bin/mypy" omni consensus accounts apps releases instances services agent cli sandbox tests; }
+types() { OMNI_STATE="$SCRATCH/state" "$VENV/bin/mypy" omni consensus accounts apps releases instances services agent cli sandbox; }
 
 imports() { "$VENV/bin/python" -m omni.testing.import_rules; }
 
