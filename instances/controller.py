@@ -30,6 +30,7 @@ from omni.kernel.models import ORDINALS
 FULL_PASS_S = 30.0
 PORTION = 200  # apps that one tick looks at
 _EVENTS = 2_000
+_FORGET_EVERY_S = 600.0
 _LONG_PAUSE_S = 10.0  # after which deployments get their deadline anew
 _ACTOR = system("controller")
 _log = logging.getLogger("omni.controller")
@@ -46,6 +47,7 @@ class Controller:
     _due: dict[int, float] = field(default_factory=dict)  # app → monotonic time at which to look again
     _sweep_app: int = 0
     _sweep_at: float = 0.0
+    _forget_at: float = 0.0
     _lease_from: float = field(default_factory=clock.monotonic)
     _since: dt.datetime = field(default_factory=clock.now)
     _last_tick: float = field(default_factory=clock.monotonic)
@@ -116,8 +118,16 @@ class Controller:
         self._dirty.update(found)
         if len(found) < PORTION:
             self._sweep_app, self._sweep_at = 0, now + FULL_PASS_S
+            self._forget_ended(now)
         else:
             self._sweep_app = found[-1]
+
+    def _forget_ended(self, now: float) -> None:
+        """Instances long gone, once their logs are older than they are kept."""
+        if now >= self._forget_at:
+            oldest = clock.now() - dt.timedelta(seconds=settings.CONFIG.timings.log_retention_s)
+            more = purge.forget_ended(oldest) == purge.BATCH
+            self._forget_at = now + (0 if more else _FORGET_EVERY_S)
 
     # -- one app after the other
 

@@ -6,6 +6,7 @@ commit that made them unwanted.
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass, field
 
 from apps.models import App, DesiredState
@@ -42,6 +43,22 @@ def purge(app_id: int) -> bool:
             retention.forget_app(app_id)
             return True
     return False
+
+
+def forget_ended(before: dt.datetime) -> int:
+    """One batch of instances that ended before that moment and of which no node holds anything; how many."""
+    rows = Instance.objects.filter(desired="remove", on_node=False, status__in=ENDED, finished_at__lt=before)
+    ids = list(rows.order_by("id").values_list("id", flat=True)[:BATCH])
+    if not ids:
+        return 0
+
+    def verb(tx: Transaction) -> None:
+        Instance.objects.filter(pk__in=ids).delete()
+        tx.record("instances.forgotten", "platform", 0, change={"count": len(ids)})
+
+    gate.run(verb, actor=system("controller"), cause="their logs are no longer kept")
+    retention.forget_instances(ids)
+    return len(ids)
 
 
 def _one(tx: Transaction, app_id: int) -> _Batch:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 
 from apps.models import App, ConfigRevision
 from consensus import gate
-from instances import nodes
+from instances import nodes, purge
 from instances.conftest import Platform, call, node_token
 from instances.controller import Controller
 from instances.models import Deployment, Instance, LatestSample, LogLine, LogOffset, Node
 from instances.nodes import Beat, judge
 from instances.telemetry import ingest
 from instances.test_deployments import deployed
+from omni.kernel import clock
 from omni.kernel.models import Event
-from omni.testing.factories import make_release
+from omni.testing.factories import make_instance, make_release
 from releases.models import Build, Release
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
@@ -133,7 +136,6 @@ def test_a_plan_made_from_old_rows_is_refused_whole(platform, in_gate):
     from instances import observe
     from instances.apply import ObservedElsewise, apply
     from instances.plan import plan
-    from omni.kernel import clock
 
     app = platform.app(instances=2)
     platform.call("POST", f"/app/{app.pk}/release/v1/deploy")
@@ -173,6 +175,19 @@ def test_deletion_leaves_nothing(platform, in_gate, tmp_path, monkeypatch):
         {"instance_id": rows[1].pk, "app_id": app.pk, "first_seq": 11, "lines": [[1, 0, "late"]]}
     ])  # fmt: skip
     assert answer.unknown == [rows[1].pk]
+
+
+def test_instances_long_gone_are_forgotten_with_their_logs_and_no_sooner(platform):
+    app = deployed(platform)
+    kept = Instance.objects.get(app=app)
+    old = make_instance(app, node=kept.node, status="stopped", desired="remove", finished_at=clock.now())
+    listed = make_instance(app, node=kept.node, status="stopped", desired="remove", on_node=True,
+                           finished_at=clock.now())  # fmt: skip
+    assert purge.forget_ended(clock.now() - dt.timedelta(days=1)) == 0
+    LogOffset.objects.create(instance_id=old.pk, app_id=app.pk, node="x", last_seq=1)
+    assert purge.forget_ended(clock.now() + dt.timedelta(seconds=1)) == 1
+    assert set(Instance.objects.filter(app=app)) == {kept, listed}
+    assert not LogOffset.objects.filter(instance_id=old.pk).exists()
 
 
 def test_a_deleted_app_takes_no_more_wishes(platform, in_gate):
