@@ -24,13 +24,11 @@ def apps(actor: Actor) -> QuerySet[App]:
     return access.visible(actor, App.objects.all())
 
 
-def app(actor: Actor, ref: str | int, *, lock: bool = False) -> App:
+def app(actor: Actor, ref: str | int) -> App:
     """An app by id, or by name in the actor's org. Raises NotFound."""
     text = str(ref)
     found = None
     visible = apps(actor).select_related("org")
-    if lock:
-        visible = visible.select_for_update(of=("self",))
     if _ID.fullmatch(text):
         found = visible.filter(id=int(text)).first()
     elif NAME.fullmatch(text) and actor.org_id is not None:
