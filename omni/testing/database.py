@@ -81,6 +81,17 @@ def database_first(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("django_db_setup")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def reachable_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """pytest makes its folders for one user; apps and builds, run as users of their own, must get through."""
+    top = Path(tempfile.gettempdir()).resolve()
+    folder = tmp_path_factory.getbasetemp().resolve()
+    while folder != top and top in folder.parents:
+        if folder.stat().st_uid == os.geteuid():
+            folder.chmod(folder.stat().st_mode | 0o011)
+        folder = folder.parent
+
+
 def pytest_report_header() -> str:
     return f"database: {'MariaDB' if os.environ.get('OMNI_DATABASE_URL') else 'SQLite'}"
 
