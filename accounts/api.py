@@ -185,7 +185,7 @@ class OrgViewSet(ViewSet):
         def verb(tx: Transaction) -> Reply:
             found = access.org(tx.actor, org)
             access.recheck(tx.actor, "orgs:write", found.pk)
-            services.remove_member(tx, org=found, username=user)
+            services.remove_member(tx, org=found, username=user, acting=tx.actor)
             return Reply(None, 204)
 
         return perform(request, verb)

@@ -106,7 +106,7 @@ def of_user(user: AbstractBaseUser) -> Actor:
     """A console user acts in the org of the first membership; a superuser runs the platform and sees every org."""
     platform = bool(getattr(user, "is_superuser", False))
     membership = Membership.objects.filter(user_id=user.pk).order_by("id").first()
-    role = membership.role if membership else ("owner" if platform else "")
+    role = "owner" if platform else (membership.role if membership else "")
     return Actor(
         "user",
         id=int(user.pk),

@@ -56,11 +56,15 @@ def add_member(
         user = User(username=username, password=make_password(password), is_active=True)
         user.save(force_insert=True)
         tx.record("user.created", "user", user.pk, org_id=org.pk, change={"username": username})
+    elif password is not None:  # whoever took the name first knows another password than the one sent here
+        detail = f"There is a user {username} already; to make that user a member, send no password."
+        raise Conflict(detail, code="user_exists", errors=[FieldError("/password", "user_exists", detail)])
     membership = Membership.objects.filter(org=org, user=user).first()
     if membership is None:
         membership = Membership(org=org, user=user, role=role, created_at=tx.at)
         membership.save(force_insert=True)
     elif membership.role != role:
+        _refuse_above(acting, membership.role)
         _keep_an_owner(membership)
         Membership.objects.filter(pk=membership.pk).update(role=role, revision=F("revision") + 1)
         membership.refresh_from_db()
@@ -68,12 +72,18 @@ def add_member(
     return membership
 
 
-def remove_member(tx: Transaction, *, org: Org, username: str) -> None:
-    """Raises NotFound, or Conflict for the last owner."""
+def remove_member(tx: Transaction, *, org: Org, username: str, acting: Actor) -> None:
+    """Takes the tokens along that the user made in this org.
+
+    Raises NotFound, Forbidden for a higher role than one's own, or Conflict for the last owner.
+    """
     membership = Membership.objects.filter(org=org, user__username=username).select_related("user").first()
     if membership is None:
         raise NotFound(f"{username} is no member of {org.name}.")
+    _refuse_above(acting, membership.role)
     _keep_an_owner(membership)
+    for token in ApiToken.objects.filter(org=org, user_id=membership.user_id, platform=False, revoked_at=None):
+        revoke_token(tx, token)
     membership.delete()
     tx.record("member.removed", "user", membership.user_id, org_id=org.pk, change={"username": username})
 
@@ -97,8 +107,10 @@ def create_token(
     unknown = sorted(set(scopes) - roles.ALL_SCOPES)
     if unknown:
         raise InvalidInput(errors=[FieldError("/scopes", "unknown_scope", f"No such scope: {', '.join(unknown)}.")])
-    if acting.kind != "system" and not acting.platform and not given <= acting.scopes:
+    if acting.kind != "system" and not given <= acting.scopes:
         raise Forbidden("A token may not do more than its creator.", code="exceeds_creator")
+    if expires_at is not None and expires_at <= tx.at:
+        raise InvalidInput(errors=[FieldError("/expires_at", "in_the_past", "The token would have expired already.")])
     new = tokens.mint()
     token = _insert_token(tx, org, name, new, role=role, scopes=scopes, platform=platform, expires_at=expires_at,
                           user_id=acting.user_id)  # fmt: skip
@@ -154,7 +166,7 @@ def _refuse_above(acting: Actor, role: str) -> None:
     if acting.platform or acting.kind == "system":
         return
     if roles.RANK.get(role, 99) > roles.RANK.get(acting.role, -1):
-        raise Forbidden(f"A {acting.role} cannot give the role {role}.", code="exceeds_creator")
+        raise Forbidden(f"A {acting.role} cannot give or take the role {role}.", code="exceeds_creator")
 
 
 def _keep_an_owner(membership: Membership) -> None:

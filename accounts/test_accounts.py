@@ -67,6 +67,45 @@ def test_a_token_may_not_do_more_than_its_creator() -> None:
     assert call(narrow, "POST", "/tokens", {"name": "x", "role": "owner", "scopes": ["tokens:read"]}).status_code == 201
 
 
+def test_a_narrowed_platform_token_cannot_widen_itself() -> None:
+    narrow = make_token(make_org(), role="owner", scopes=["tokens:write"], platform=True)
+    answer = call(narrow, "POST", "/tokens", {"name": "x", "role": "owner", "platform": True})
+    assert (answer.status_code, answer.json()["code"]) == (403, "exceeds_creator")
+
+
+def test_an_admin_neither_demotes_nor_removes_an_owner() -> None:
+    org = make_org("home")
+    owner, admin = make_token(org), make_token(org, role="admin")
+    for name in ("ann", "bob"):
+        member = {"user": name, "role": "owner", "password": "correct horse battery"}
+        assert call(owner, "POST", "/orgs/home/members", member).status_code == 201
+    assert call(admin, "POST", "/orgs/home/members", {"user": "ann", "role": "viewer"}).status_code == 403
+    assert call(admin, "DELETE", "/orgs/home/members/ann").status_code == 403
+    assert call(owner, "DELETE", "/orgs/home/members/ann").status_code == 204
+
+
+def test_a_password_for_a_name_that_another_org_took_first_is_refused() -> None:
+    theirs, mine = make_token(make_org("theirs")), make_token(make_org("mine"))
+    member = {"user": "bob", "role": "developer", "password": "correct horse battery"}
+    assert call(theirs, "POST", "/orgs/theirs/members", member).status_code == 201
+    answer = call(mine, "POST", "/orgs/mine/members", member)
+    assert (answer.status_code, answer.json()["code"]) == (409, "user_exists")
+    assert not Membership.objects.filter(org__name="mine").exists()
+
+
+def test_a_removed_members_tokens_go_along(in_gate: Any) -> None:
+    org = make_org("home")
+    owner, user = make_token(org), make_user("bob", org=org)
+    token = make_token(org, role="developer", user=user)
+    assert call(owner, "DELETE", "/orgs/home/members/bob").status_code == 204
+    assert call(token, "GET", "/app").status_code == 401
+
+
+def test_a_token_that_has_expired_already_is_not_made() -> None:
+    answer = call(make_token(make_org()), "POST", "/tokens", {"name": "x", "expires_at": "2020-01-01T00:00:00Z"})
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "in_the_past")
+
+
 def test_a_right_that_went_away_is_noticed_inside_the_gate(in_gate: Any) -> None:
     from accounts.access import recheck
 
@@ -82,9 +121,9 @@ def test_an_org_keeps_an_owner(in_gate: Any) -> None:
     org = make_org()
     user = make_user("ann", org=org, role="owner")
     with pytest.raises(Conflict):
-        in_gate(services.remove_member, org=org, username="ann")
+        in_gate(services.remove_member, org=org, username="ann", acting=make_actor(org))
     make_user("bob", org=org, role="owner")
-    in_gate(services.remove_member, org=org, username="ann")
+    in_gate(services.remove_member, org=org, username="ann", acting=make_actor(org))
     assert not Membership.objects.filter(user=user).exists()
 
 
