@@ -16,12 +16,13 @@ from omni.front import following, intake, watching
 from omni.front.forwarding import HEADER, Forwarder, Hop
 from omni.front.problems import answer as problem_answer
 from omni.front.requests import Answer, BodyTooLarge, ClientGone, ClientIdle, Receive, Request, Scope, Send
-from omni.kernel.errors import Malformed, NotLeader, OmniError, StaleRead, TooLarge
+from omni.kernel.errors import Malformed, NotFound, NotLeader, OmniError, StaleRead, TooLarge
 
 # Telemetry is append-only and owned by who reports it: any member takes it (ARCHITECTURE, "How a write travels" 5).
 _LOCAL_WRITES = re.compile(r"/agent/(logs|samples|requests)|/internal/builds/\d+/logs|/admin/login/|/admin/logout/")
 _LARGE_BODIES = re.compile(r"/agent/.*|/internal/.*")
 _LARGE_BODY = 32 << 20
+_DISCARDED, _DISCARD_S = 64 << 20, 2.0
 _log = logging.getLogger("omni.front")
 
 
@@ -51,9 +52,11 @@ class Front:
         from consensus import gate
         from omni.kernel import keys
         from omni.rest import index
+        from omni.rest.middleware import leader_name
 
         config = settings.CONFIG
         self._config, self._lease = config, gate.lease()
+        self._index, self._leader_name = index, leader_name
         self._hop = Hop(keys.derive(keys.cluster_secret(config), "forward"), config.me.id)
         times, limits = config.timings, config.limits
         self._forwarder = Forwarder(
@@ -90,11 +93,15 @@ class Front:
         except Exception:
             _log.exception("the front failed on %s %s", request.method, request.path)
             answer = self._refuse(request, OmniError("Something went wrong on our side."))
+        if answer.status >= 400:
+            await request.discard(_DISCARDED, _DISCARD_S)
         await answer.send(send, head=request.method == "HEAD")
 
     async def _answer(self, request: Request) -> Answer:
         forwarded = self._verify_hop(request)
-        if request.path == "/health/live":
+        if not request.is_routable:
+            raise NotFound("There is no such path.", next="GET /docs")
+        if request.path == "/health/live" and not request.is_write:
             return Answer(200, [("content-type", "application/json")], b'{"status":"live"}')
         if following.is_stream(request):
             return await self._following.stream(request)
@@ -118,32 +125,44 @@ class Front:
             raise NotLeader(None)  # one hop only: the member that sent it asks again
         if await self._forwarder.leader() is None:
             return None
+        if intake.is_upload(request):  # what can be refused without the body is refused here, before it travels
+            refusal = await self._judge(request)
+            if refusal is not None:
+                return refusal
         return await self._forwarder.forward(request, stream=intake.is_upload(request) or self._is_large(request))
 
     async def _read(self, request: Request) -> Answer:
         if "min_index=" in request.query:
             await self._wait_for_min_index(request)
-        if "wait=" in request.query and ("index=" in request.query):
+        if "wait=" in request.query and "index=" in request.query:
             return await self._watching.read(request, self._ask)
         return await self._ask(request)
 
     async def _wait_for_min_index(self, request: Request) -> None:
-        found = re.search(r"(?:^|&)min_index=(\d{1,18})(?:&|$)", request.query)
-        if found and not await self._watching.reached(int(found[1])):
-            raise StaleRead(f"This member has not seen index {found[1]} yet.")
+        wanted = watching.whole_number(request, "min_index")
+        if wanted and not await self._watching.reached(wanted):
+            raise StaleRead(f"This member has not seen index {wanted} yet.")
 
     async def _upload(self, request: Request) -> Answer:
         """Django judges first (who, which app, which version), takes over the file afterwards."""
-        preflight = replace(request, extra={**request.extra, "omni.phase": "preflight"})
-        answer = await self._django.call(preflight)
-        if answer.status >= 300:
-            return answer
+        refusal = await self._judge(request)
+        if refusal is not None:
+            return refusal
         upload = await self._intake.receive(request)
         try:
             taking = replace(request, extra={**request.extra, "omni.phase": "take", "omni.upload": upload})
             return await self._django.call(taking)
         finally:
             upload.path.unlink(missing_ok=True)  # still there only if Django did not take it
+
+    async def _judge(self, request: Request) -> Answer | None:
+        """Django's refusal of an upload whose body nobody has read; None when it may come."""
+        preflight = replace(request, extra={**request.extra, "omni.phase": "preflight"})
+        answer = await self._django.call(preflight)
+        if answer.status >= 300:
+            return answer
+        self._intake.check(request)
+        return None
 
     async def _ask(self, request: Request) -> Answer:
         body = request.extra.pop("omni.body", None)
@@ -167,7 +186,9 @@ class Front:
         return True
 
     def _refuse(self, request: Request, error: OmniError) -> Answer:
-        return problem_answer(error, self._config.me.id, request.headers.get("request-id", "")[:64])
+        answer = problem_answer(error, self._config.me.id, request.headers.get("request-id", "")[:64])
+        answer.headers += [("Omni-Leader", self._leader_name()), ("Omni-Index", str(self._index.seen(0)))]
+        return answer
 
 
 def _threads() -> int:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from omni.front.requests import Answer, Request
+from omni.kernel.errors import Malformed
 
 _STREAM_CHUNK = 1 << 18
 
@@ -37,7 +38,10 @@ class DjangoThreads:
         return Answer(response.status_code, headers, response.content)
 
     def _respond(self, environ: dict[str, Any]) -> Any:
-        response = cast(Any, self._handler)(environ, lambda *_args: None)
+        try:
+            response = cast(Any, self._handler)(environ, lambda *_args: None)
+        except ValueError as error:  # before any view: what a view raises is an answer already
+            raise Malformed("The Content-Type cannot be read.") from error
         if not response.streaming:
             response.close()  # ends the request: Django checks its connections here, on this thread
         return response

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import httpx
 
@@ -50,7 +51,7 @@ class Hop:
             return None
         member, client, at, nonce, mac = parts
         expected = self._mac(request, client, at, nonce, member)
-        if not hmac.compare_digest(mac, expected):
+        if not hmac.compare_digest(mac.encode(), expected.encode()):  # as bytes: text must be ASCII
             return None
         if abs(time.time() - float(at)) > MAX_AGE_S or nonce in self._seen:
             return None
@@ -138,15 +139,16 @@ class Forwarder:
             timeout = httpx.Timeout(self.timeout_s, connect=1.0, pool=self.wait_s)
             limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
             self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
-        headers = [(name, value) for name, value in request.headers.items() if name not in _HOP_BY_HOP]
-        headers += [(HEADER, self.hop.sign(request))]
+        headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}
+        headers[HEADER] = self.hop.sign(request)
         if request.headers.get("host"):
-            headers.append(("host", request.headers["host"]))
+            headers["host"] = request.headers["host"]
         if body is None and request.headers.get("content-length"):
-            headers.append(("content-length", request.headers["content-length"]))
-        url = f"http://{leader}{request.path}" + (f"?{request.query}" if request.query else "")
+            headers["content-length"] = request.headers["content-length"]
+        raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        url = f"http://{leader}{quote(request.path)}" + (f"?{request.query}" if request.query else "")
         content = request.chunks(self.idle_s) if body is None else body
-        outgoing = self._client.build_request(request.method, url, headers=headers, content=content)
+        outgoing = self._client.build_request(request.method, url, headers=raw_headers, content=content)
         response = await self._client.send(outgoing, stream=True)
         relayed = [(name, value) for name, value in response.headers.multi_items() if name not in _NOT_RELAYED]
         if int(response.headers.get("content-length", "1048577")) <= 1 << 20:

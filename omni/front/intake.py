@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from python_multipart import MultipartParser
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from omni.front.requests import ClientGone, ClientIdle, Request
 from omni.kernel.errors import InvalidInput, Malformed, OmniError, StorageFull, TooLarge, UnsupportedMedia
 
 ROUTES = re.compile(r"(POST) /app/[^/]+/release/[^/]+/upload|(PUT) /internal/packages/[0-9a-f]{64}")
+FORM = "multipart/form-data"
 FILE_PARTS = ("file", "media", "upload")
 SHOWN_MEDIA_TYPES = ("application/gzip", "application/zip", "application/x-tar")
 MEDIA_TYPES = (*SHOWN_MEDIA_TYPES, "application/x-gzip", "application/x-zip-compressed")
@@ -153,36 +154,42 @@ class Intake:
 
     async def receive(self, request: Request) -> Upload:
         """The upload on disk. Raises TooLarge, Malformed, UnsupportedMedia, StorageFull; nothing is left then."""
-        announced = request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > self.limit + 65536:
-            raise TooLarge(f"An upload may have {self.limit} bytes.", code="upload_too_large")
-        media_type, options = parse_options_header(request.headers.get("content-type", ""))
-        kind = media_type.decode("latin-1").lower()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        kind, boundary = self.check(request)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             sink = _File(self.folder / f"{secrets.token_hex(16)}.part", self.limit)
         except OSError as error:
             raise _storage(error) from error
         try:
-            if kind == "multipart/form-data":
-                return await self._form(request, sink, options.get(b"boundary", b""))
-            if kind not in MEDIA_TYPES:
-                raise UnsupportedMedia(f"Send a form, or one of {', '.join(SHOWN_MEDIA_TYPES)}.")
+            if kind == FORM:
+                return await self._form(request, sink, boundary)
             await self._pump(request, sink.write)
             return await self._finish(sink, kind, {})
-        except (OmniError, OSError, asyncio.CancelledError) as error:
+        except OSError as error:
             sink.discard()
-            if isinstance(error, OSError):
-                raise _storage(error) from error
+            raise _storage(error) from error
+        except BaseException:
+            sink.discard()
             raise
 
-    async def _form(self, request: Request, sink: _File, boundary: bytes) -> Upload:
-        if not boundary:
+    def check(self, request: Request) -> tuple[str, bytes]:
+        """The body's media type, and a form's boundary. Refuses what the headers alone show to be wrong."""
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > self.limit + 65536:
+            raise TooLarge(f"An upload may have {self.limit} bytes.", code="upload_too_large")
+        media_type, options = parse_options_header(request.headers.get("content-type", ""))
+        kind, boundary = media_type.decode("latin-1").lower(), options.get(b"boundary", b"")
+        if kind == FORM and not boundary:
             raise Malformed("The form has no boundary.", code="malformed_form")
-        form = _Form(boundary, sink)
+        if kind != FORM and kind not in MEDIA_TYPES:
+            raise UnsupportedMedia(f"Send a form, or one of {', '.join(SHOWN_MEDIA_TYPES)}.")
+        return kind, boundary
+
+    async def _form(self, request: Request, sink: _File, boundary: bytes) -> Upload:
         try:
+            form = _Form(boundary, sink)
             await self._pump(request, form.write)
-        except MultipartParseError as error:
+        except (FormParserError, LookupError, UnicodeError) as error:
             raise Malformed(f"The form cannot be read: {error}.", code="malformed_form") from error
         if not form.has_file:
             raise InvalidInput(f"The form has no part named {', '.join(FILE_PARTS)}.", code="file_missing")

@@ -6,9 +6,12 @@ Owns reading a bounded body and sending an answer over ASGI. Knows neither Djang
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from string import punctuation
 from typing import Any
+from urllib.parse import quote
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -40,6 +43,7 @@ class Request:
     server: tuple[str, int]
     receive: Receive
     extra: dict[str, Any] = field(default_factory=dict)  # WSGI environ entries for Django
+    body_ended: bool = False
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Request:
@@ -51,13 +55,18 @@ class Request:
         return cls(
             method=scope["method"],
             path=scope["path"],
-            query=scope.get("query_string", b"").decode("latin-1"),
+            query=quote(scope.get("query_string", b""), safe=punctuation),  # ASCII, so that it can be forwarded
             headers=headers,
             client=client[0] if client else "",
             scheme=scope.get("scheme", "http"),
             server=(server[0], server[1] or 0) if server else ("", 0),
             receive=receive,
         )
+
+    @property
+    def is_routable(self) -> bool:
+        """False for a path that no route has and that another program would read as another path."""
+        return self.path.isprintable() and not {".", ".."} & set(self.path.split("/"))
 
     @property
     def is_write(self) -> bool:
@@ -70,13 +79,30 @@ class Request:
                 message = await asyncio.wait_for(self.receive(), idle_s)
             except TimeoutError:
                 raise ClientIdle from None
-            if message["type"] == "http.disconnect":
+            gone = message["type"] == "http.disconnect"
+            self.body_ended = gone or not message.get("more_body", False)
+            if gone:
                 raise ClientGone
             body = message.get("body", b"")
             if body:
                 yield body
-            if not message.get("more_body", False):
+            if self.body_ended:
                 return
+
+    async def discard(self, limit: int, time_s: float) -> None:
+        """Read what is left of a refused body, within bounds.
+
+        A connection that is closed on a client in the middle of its sending takes the answer with it. A client that
+        waits for `100 Continue` has sent nothing yet.
+        """
+        if self.body_ended or not self.is_write or "expect" in self.headers:
+            return
+        with contextlib.suppress(ClientGone, ClientIdle, TimeoutError):
+            async with asyncio.timeout(time_s):
+                async for chunk in self.chunks(time_s):
+                    limit -= len(chunk)
+                    if limit <= 0:
+                        return
 
     async def body(self, limit: int, idle_s: float) -> bytes:
         """The whole body, at most `limit` bytes. Raises BodyTooLarge, ClientGone, ClientIdle."""

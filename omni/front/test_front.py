@@ -12,12 +12,13 @@ import httpx
 import pytest
 
 from consensus.fake import FakeLease
+from omni.front.django_threads import DjangoThreads
 from omni.front.following import Following
 from omni.front.forwarding import Forwarder, Hop
 from omni.front.intake import Intake
 from omni.front.requests import Answer, Request
 from omni.front.watching import IndexWatch, Watching
-from omni.kernel.errors import Malformed, NoLeader, OmniError, OutcomeUnknown, TooLarge, UnsupportedMedia
+from omni.kernel.errors import InvalidInput, Malformed, NoLeader, OmniError, OutcomeUnknown, TooLarge, UnsupportedMedia
 
 
 def request(
@@ -69,6 +70,10 @@ def test_an_old_hop_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hop("b-2").verify(sent, value) is None
 
 
+def test_a_hop_that_is_no_text_is_refused() -> None:
+    assert hop().verify(request("POST"), "a;b;1;n;\xe9") is None
+
+
 # -- forwarding
 
 
@@ -94,6 +99,26 @@ def test_a_follower_relays_the_leaders_answer(lease: FakeLease) -> None:
     assert seen[0].headers["authorization"] == "Bearer t"
     assert seen[0].content == b"{}"
     assert "omni-forwarded" in seen[0].headers
+
+
+def test_bytes_of_a_header_and_of_a_path_arrive_as_they_came(lease: FakeLease) -> None:
+    lease.lose("b:2")
+    seen: list[httpx.Request] = []
+
+    def leader(sent: httpx.Request) -> httpx.Response:
+        seen.append(sent)
+        return httpx.Response(204, headers={"content-length": "0"}, stream=httpx.ByteStream(b""))
+
+    sent = request("POST", "/app/a?b#c d", "q=%E9", [b""], user_agent="caf\xe9")
+    asyncio.run(forwarder(lease, leader).forward(sent, stream=False))
+    assert seen[0].url.raw_path == b"/app/a%3Fb%23c%20d?q=%E9"
+    assert (b"user-agent", b"caf\xe9") in seen[0].headers.raw
+
+
+@pytest.mark.parametrize("path", ["/app/a\0", "/app/a\n/stop", "/app/../orgs", "/app/./x", "/app/a\u202e"])
+def test_a_path_that_another_program_would_read_differently_has_no_route(path: str) -> None:
+    assert not request("POST", path).is_routable
+    assert request("POST", "/app/web/release/1..2/upload").is_routable
 
 
 def test_without_a_leader_a_write_waits_and_then_says_so(lease: FakeLease) -> None:
@@ -184,6 +209,29 @@ def test_a_reader_that_missed_changes_of_others_only_keeps_waiting() -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "9" * 30, "\u0663"])
+def test_an_index_that_is_no_number_is_refused(value: str) -> None:
+    shown = Shown()
+    with pytest.raises(InvalidInput):
+        asyncio.run(watching(shown).read(request(query=f"index={value}&wait=1"), shown.ask))
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_write_that_waited_for_its_end_says_its_outcome(status: int) -> None:
+    shown = Shown()
+
+    async def ask(_request: Request) -> Answer:
+        return Answer(status, [("Omni-Index", "9"), ("Request-Id", "r")], b'{"status":"succeeded"}')
+
+    sent = request("POST", prefer="wait=5")
+    accepted = Answer(202, [("Location", "/app/1/info")])
+    answer = asyncio.run(watching(shown).until_end(sent, accepted, ask))
+    assert answer.status == (200 if status == 200 else 204)
+    assert (answer.header("Omni-Outcome"), answer.header("Omni-Index"), answer.header("Request-Id")) == (
+        "applied", "9", "r",
+    )  # fmt: skip
+
+
 def test_a_waiting_read_ends_at_its_time_out() -> None:
     shown = Shown()
     answer = asyncio.run(watching(shown).read(request(query="index=5&wait=1"), shown.ask))
@@ -194,6 +242,18 @@ def test_an_index_that_never_comes_is_not_reached() -> None:
     shown = Shown()
     assert asyncio.run(watching(shown).reached(5)) is True
     assert asyncio.run(watching(shown).reached(6)) is False
+
+
+def test_a_content_type_that_django_cannot_read_is_malformed() -> None:
+    async def story() -> None:
+        django = DjangoThreads(1)
+        try:
+            await django.call(request(path="/health/live", content_type="text/plain; a*=no-such''%ff"))
+        finally:
+            django.close()
+
+    with pytest.raises(Malformed):
+        asyncio.run(story())
 
 
 # -- streams
@@ -280,6 +340,8 @@ def test_the_file_of_a_form_is_found_under_each_of_its_names(tmp_path: Path, nam
         (lambda: request("POST", body=form(("file", b"1"), end=False), **FORM), Malformed, "truncated"),
         (lambda: request("POST", body=TWO_FILES, **FORM), Malformed, "too_many_files"),
         (lambda: request("POST", body=[b"garbage"], **FORM), Malformed, None),
+        (lambda: request("POST", body=[b"x"], content_type="multipart/form-data; boundary=" + "b" * 5000), Malformed,
+         "malformed_form"),
     ],
 )  # fmt: skip
 def test_a_bad_upload_leaves_nothing(
@@ -303,6 +365,18 @@ def test_an_idle_client_is_given_up(tmp_path: Path) -> None:
         asyncio.run(idle.receive(sent))
     assert refused.value.code == "upload_idle"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_body_is_read_on_so_that_the_refusal_arrives() -> None:
+    sent = request("POST", body=[b"x" * 100] * 50)
+    asyncio.run(sent.discard(10_000, 1.0))
+    assert sent.body_ended
+    more = request("POST", body=[b"x" * 100] * 50)
+    asyncio.run(more.discard(1000, 1.0))
+    assert not more.body_ended
+    waiting = request("POST", body=[b"x"], expect="100-continue")
+    asyncio.run(waiting.discard(1000, 1.0))
+    assert not waiting.body_ended
 
 
 async def _stream(chunks: list[bytes]) -> AsyncIterator[bytes]:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import orjson
 
 from omni.front.requests import Answer, Request
+from omni.kernel.errors import FieldError, InvalidInput
 from omni.rest import index
 
 POLL_S = 0.1
@@ -84,7 +85,9 @@ class Watching:
     async def read(self, request: Request, ask: Ask) -> Answer:
         """Answer a read with `index`/`wait`: when what it shows has changed after `index`, or at the time-out."""
         query = dict(parse_qsl(request.query, keep_blank_values=True))
-        at, wait_s = _number(query.pop("index", "0")), min(_number(query.pop("wait", "0")), self.max_wait_s)
+        at = whole_number(request, "index")
+        wait_s = min(whole_number(request, "wait"), self.max_wait_s)
+        query = {name: value for name, value in query.items() if name not in ("index", "wait")}
         plain = Request(**{name: getattr(request, name) for name in Request.__dataclass_fields__})
         plain.query = urlencode(query)
         who = hashlib.sha256(plain.headers.get("authorization", "").encode()).hexdigest()
@@ -113,9 +116,9 @@ class Watching:
         while location.path and (left := deadline - time.monotonic()) > 0:
             answer = await ask(look)
             if answer.status == 404:
-                return Answer(204, [("Preference-Applied", f"wait={wait_s:g}")])
+                return Answer(204, [*_marks(answer), ("Omni-Outcome", "applied"), _applied(wait_s)])
             if answer.status != 200 or _status_of(answer) in _ENDED:
-                answer.headers.append(("Preference-Applied", f"wait={wait_s:g}"))
+                answer.headers += [("Omni-Outcome", "applied"), _applied(wait_s)]
                 return answer
             await self.watch.beyond(int(answer.header("omni-index") or 0), left)
         return accepted
@@ -131,6 +134,15 @@ class Watching:
         return at < seen.since
 
 
+def whole_number(request: Request, name: str) -> int:
+    """A number of the query; 0 when it is not there. Raises InvalidInput for anything else."""
+    text = dict(parse_qsl(request.query, keep_blank_values=True)).get(name, "0")
+    if not _is_number(text):
+        problem = FieldError(f"?{name}", "invalid", "A whole number is wanted.")
+        raise InvalidInput(f"The query parameter {name} is not valid.", errors=[problem])
+    return int(text)
+
+
 def preferred_wait(request: Request) -> float:
     """The seconds of `Prefer: wait=N`; 0 when it is not there."""
     for part in request.headers.get("prefer", "").split(","):
@@ -141,7 +153,20 @@ def preferred_wait(request: Request) -> float:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    return int(text) if _is_number(text) else 0
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
+def _marks(answer: Answer) -> list[tuple[str, str]]:
+    """The headers that every answer has."""
+    return [header for header in answer.headers if header[0].lower() == "request-id" or header[0].startswith("Omni-")]
+
+
+def _applied(wait_s: float) -> tuple[str, str]:
+    return "Preference-Applied", f"wait={wait_s:g}"
 
 
 def _status_of(answer: Answer) -> str:
