@@ -134,6 +134,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["omni.rest.rendering.OrjsonRenderer"],
     "DEFAULT_PARSER_CLASSES": ["omni.rest.rendering.OrjsonParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "omni.rest.rendering.JsonOnly",
+    "DEFAULT_METADATA_CLASS": "omni.rest.rendering.NoMetadata",
     "DEFAULT_SCHEMA_CLASS": "omni.api.schema.OmniAutoSchema",
     "EXCEPTION_HANDLER": "omni.rest.problem.handle",
     "UNAUTHENTICATED_USER": None,

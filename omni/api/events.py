@@ -19,7 +19,7 @@ from apps.access import app as find_app
 from omni.kernel.clock import rfc3339
 from omni.kernel.errors import Gone
 from omni.kernel.models import ORDINALS, Event
-from omni.rest.paging import int_parameter, limit_of, page, refused
+from omni.rest.paging import answer, int_parameter, limit_of, page, refused
 from omni.rest.permissions import actor_of
 
 _POSITION = re.compile(r"(\d{1,15})(?:\.(\d{1,4}))?")
@@ -68,8 +68,13 @@ class EventViewSet(ViewSet):
         limit = limit_of(request)
         found = list(rows.filter(key__gt=after).order_by("key")[: limit + 1])
         items = [show(event) for event in found[:limit]]
-        more = f"{request.path}?cursor={items[-1]['id']}&limit={limit}" if len(found) > limit else None
-        return Response({"items": items, "next": more, "previous": None})
+        return answer(
+            request,
+            items,
+            next_cursor=items[-1]["id"] if len(found) > limit else None,
+            previous_cursor=None,
+            without=("since",),
+        )
 
     def _after(self, request: Request) -> int | None:
         """The packed key after which to go on: `since=N` (everything after index N) or `cursor=N.k`."""

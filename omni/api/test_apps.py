@@ -154,3 +154,34 @@ def test_the_schema_is_valid_and_names_every_public_path() -> None:
     assert "/app/create" in schema["paths"]
     assert "/app/{app}/instances/{instance_id}/logs" in schema["paths"]
     assert not any(path.startswith(("/agent", "/internal")) for path in schema["paths"])
+
+
+def test_the_charset_of_a_body_does_not_hide_the_dry_run(api: Api) -> None:
+    api.ok("POST", "/app/create", {"name": "web"})
+    for charset in ("utf-16", "utf-32-be", "no-such"):
+        answer = Client().generic(
+            "POST", "/app/web/stop?dry_run=true", b"", content_type=f"application/json; charset={charset}",
+            headers={"Authorization": f"Bearer {api.token}"},
+        )  # fmt: skip
+        assert answer.status_code == 200
+        assert answer.json()["dry_run"] is True
+    assert App.objects.get(name="web").desired_state == "running"
+
+
+def test_options_names_the_methods(api: Api) -> None:
+    answer = api("OPTIONS", "/app/create")
+    assert (answer.status_code, answer["Allow"]) == (200, "POST, OPTIONS")
+
+
+def test_the_next_page_of_events_keeps_the_filter(api: Api) -> None:
+    for name in ("one", "two"):
+        api.ok("POST", "/app/create", {"name": name})
+        for number in range(3):
+            api.ok("PATCH", f"/app/{name}", {"description": str(number)})
+    page = api.ok("GET", "/events?app=one&since=0&limit=2")
+    seen = page["items"]
+    while page["next"]:
+        page = api.ok("GET", page["next"])
+        seen += page["items"]
+    assert len(seen) == 4
+    assert {event["app_id"] for event in seen} == {App.objects.get(name="one").pk}

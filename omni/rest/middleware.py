@@ -47,6 +47,8 @@ class RequestContextMiddleware:
         given = request.META.get("HTTP_REQUEST_ID", "")
         rid = given if _REQUEST_ID.fullmatch(given) else new_request_id()
         token = request_id.set(rid)
+        if request.encoding is not None:  # the Content-Type's charset, by which Django would read the query too
+            request.encoding = "utf-8"
         try:
             before = None if request.path_info.startswith(_PLAIN) else index.recent()
             response = self._get_response(request)

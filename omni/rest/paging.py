@@ -100,9 +100,13 @@ def answer(
     next_cursor: str | None,
     previous_cursor: str | None,
     headers: Mapping[str, str] | None = None,
+    without: tuple[str, ...] = (),
 ) -> Response:
-    """A list's body with its links, as references relative to the node that was asked."""
-    links = {"next": _link(request, next_cursor), "previous": _link(request, previous_cursor)}
+    """A list's body with its links, as references relative to the node that was asked; `without` these parameters."""
+    links = {
+        "next": _link(request, next_cursor, without),
+        "previous": _link(request, previous_cursor, without),
+    }
     header = ", ".join(f'<{url}>; rel="{"prev" if name == "previous" else name}"' for name, url in links.items() if url)
     all_headers = dict(headers or {})
     if header:
@@ -110,8 +114,9 @@ def answer(
     return Response({"items": items, **links}, headers=all_headers)
 
 
-def _link(request: Request, cursor: str | None) -> str | None:
+def _link(request: Request, cursor: str | None, without: tuple[str, ...]) -> str | None:
     if cursor is None:
         return None
-    query = {name: value for name, value in request.query_params.items() if name not in ("cursor", "wait", "index")}
+    dropped = {"cursor", "wait", "index", *without}
+    query = {name: value for name, value in request.query_params.items() if name not in dropped}
     return f"{request.path}?{urlencode({**query, 'cursor': cursor})}"

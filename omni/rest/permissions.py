@@ -34,7 +34,7 @@ def require(actor: Actor, scope: str) -> None:
 class ScopePermission(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         action = getattr(view, "action", None)
-        if action is None:  # a method that the route does not take: DRF answers 405
+        if action in (None, "metadata"):  # a method that the route does not take: DRF answers 405; or OPTIONS
             return True
         scope = getattr(view, "scopes", {}).get(action)
         if scope is None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 import orjson
+from rest_framework.metadata import BaseMetadata
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
@@ -73,3 +74,10 @@ class JsonOnly(BaseContentNegotiation):
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
         return renderers[0], renderers[0].media_type
+
+
+class NoMetadata(BaseMetadata):
+    """OPTIONS answers what `Allow` says; everything else about a route is in `/schema`."""
+
+    def determine_metadata(self, request: Request, view: Any) -> None:
+        return None
