@@ -42,8 +42,8 @@ def main() -> None:
 
 
 def measure(small: Platform, large: Platform, few: range, many: range, options: argparse.Namespace) -> Rounds:
-    """All candidates in turn, on both platforms; metrics and info of a hundred apps, so that no one row is hot."""
-    some = [many[i] for i in range(0, len(many), max(1, len(many) // 100))]
+    """All candidates in turn, on both platforms; of as many apps on the large one as there are on the small one."""
+    some = [many[i] for i in range(0, len(many), max(1, len(many) // len(few)))]
 
     def ask(port: int, paths: list[str], headers: dict[str, str]) -> Callable[[], Measured]:
         requests = [load.request_of("GET", path, headers) for path in paths]
