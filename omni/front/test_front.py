@@ -216,6 +216,17 @@ def test_an_index_that_is_no_number_is_refused(value: str) -> None:
         asyncio.run(watching(shown).read(request(query=f"index={value}&wait=1"), shown.ask))
 
 
+@pytest.mark.parametrize(("value", "valid"), [("0.2", True), ("0", True), ("25.0", True), ("x", False), ("-1", False)])
+def test_how_long_to_wait_is_a_number_of_seconds(value: str, valid: bool) -> None:
+    shown = Shown()
+    sent = request(query=f"index=0&wait={value}")  # it has changed since 0: answered at once
+    if valid:
+        assert asyncio.run(watching(shown).read(sent, shown.ask)).status == 200
+    else:
+        with pytest.raises(InvalidInput):
+            asyncio.run(watching(shown).read(sent, shown.ask))
+
+
 @pytest.mark.parametrize("status", [200, 404])
 def test_a_write_that_waited_for_its_end_says_its_outcome(status: int) -> None:
     shown = Shown()

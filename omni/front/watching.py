@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ from omni.rest import index
 
 POLL_S = 0.1
 _REMEMBERED = 2_000
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _ENDED = frozenset({"succeeded", "failed", "cancelled", "reverted", "stopped", "lost"})
 
 Ask = Callable[[Request], Awaitable[Answer]]
@@ -86,7 +88,7 @@ class Watching:
         """Answer a read with `index`/`wait`: when what it shows has changed after `index`, or at the time-out."""
         query = dict(parse_qsl(request.query, keep_blank_values=True))
         at = whole_number(request, "index")
-        wait_s = min(whole_number(request, "wait"), self.max_wait_s)
+        wait_s = min(_seconds(query.get("wait", "0")), self.max_wait_s)
         query = {name: value for name, value in query.items() if name not in ("index", "wait")}
         plain = Request(**{name: getattr(request, name) for name in Request.__dataclass_fields__})
         plain.query = urlencode(query)
@@ -138,9 +140,19 @@ def whole_number(request: Request, name: str) -> int:
     """A number of the query; 0 when it is not there. Raises InvalidInput for anything else."""
     text = dict(parse_qsl(request.query, keep_blank_values=True)).get(name, "0")
     if not _is_number(text):
-        problem = FieldError(f"?{name}", "invalid", "A whole number is wanted.")
-        raise InvalidInput(f"The query parameter {name} is not valid.", errors=[problem])
+        raise _refused(name, "A whole number is wanted.")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not _SECONDS.fullmatch(text):
+        raise _refused("wait", "A number of seconds is wanted.")
+    return float(text)
+
+
+def _refused(name: str, detail: str) -> InvalidInput:
+    problem = FieldError(f"?{name}", "invalid", detail)
+    return InvalidInput(f"The query parameter {name} is not valid.", errors=[problem])
 
 
 def preferred_wait(request: Request) -> float:
