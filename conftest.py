@@ -15,12 +15,14 @@ def lease() -> FakeLease:
     """Every test runs on a member that leads under epoch 1, until it says otherwise."""
     from accounts import authentication
     from consensus import gate
+    from instances.telemetry import figures
     from omni.rest import index
 
     fake = FakeLease(epoch=1)
     gate.configure(fake, "127.0.0.1-8000")
     index.forget()
     authentication.forget()
+    figures.forget()
     return fake
 
 

@@ -61,6 +61,15 @@ def visible(actor: Actor, queryset: QuerySet[Row], org_path: str = "org") -> Que
     return queryset.filter(**{f"{org_path}_id": actor.org_id})
 
 
+def may_see(actor: Actor, org_id: int) -> bool:
+    """`visible` for a row whose org is known already."""
+    if actor.platform:
+        return True
+    if actor.kind == "user":
+        return Membership.objects.filter(user_id=actor.user_id or 0, org_id=org_id).exists()
+    return actor.org_id is not None and actor.org_id == org_id
+
+
 def _row(found: RawQuerySet[Row]) -> Row | None:
     return next(iter(found), None)
 

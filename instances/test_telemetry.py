@@ -171,7 +171,7 @@ def test_metrics_sum_fresh_samples_of_running_instances(running, platform):
     send_samples(running, [sample(running, now)])  # repeated: dropped
     assert Sample.objects.count() == 3
     assert HostSample.objects.count() == 1
-    body = figures.read_app(running.app_id)
+    body = figures.read_app(running.app_id).body
     assert (body["cpu_percent"], body["memory_bytes"], body["memory_limit_bytes"]) == (20.0, 200, 2000)
     listed = platform.call("GET", f"/app/{running.app_id}/instances").json()["items"]
     assert {item["cpu_percent"] for item in listed if item["status"] == "running"} == {10.0}
@@ -184,7 +184,7 @@ def test_metrics_sum_fresh_samples_of_running_instances(running, platform):
 def test_a_stale_sample_says_nothing_about_now(running):
     old = clock.to_us(clock.now()) - 60_000_000
     send_samples(running, [sample(running, old)])
-    assert figures.read_app(running.app_id)["cpu_percent"] is None
+    assert figures.read_app(running.app_id).body["cpu_percent"] is None
 
 
 def test_requests_become_rates_and_quantiles(running):
@@ -195,7 +195,7 @@ def test_requests_become_rates_and_quantiles(running):
            "failed": 6, "histogram": histogram}  # fmt: skip
     node = running.node.name
     assert call(node_token(node), "POST", "/agent/requests", {"node": node, "rows": [row]}).status_code == 200
-    body = figures.read_app(running.app_id)
+    body = figures.read_app(running.app_id).body
     assert (body["requests_per_second"], body["error_rate"]) == (2.0, 0.1)
     assert 7 <= body["response_ms"]["p50"] <= body["response_ms"]["p99"] <= 10
 

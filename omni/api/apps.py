@@ -6,7 +6,6 @@ Validates, calls verbs, answers. A change that running instances need becomes th
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from django.db.models import Q
@@ -27,13 +26,13 @@ from consensus.gate import Transaction
 from instances import queries
 from instances import services as instances
 from instances.preview import plan_now
-from instances.telemetry.figures import app_metrics
-from omni.kernel.errors import Conflict, InvalidInput
+from instances.telemetry import series, spans
+from instances.telemetry.figures import figures
+from omni.kernel.errors import Conflict, InvalidInput, NotFound
 from omni.rest.fields import StrictSerializer
 from omni.rest.lean import LeanViewSet
 from omni.rest.paging import page
 from omni.rest.permissions import actor_of
-from omni.rest.rendering import dumps
 from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
 from releases import services as releases
 
@@ -140,13 +139,22 @@ class AppViewSet(LeanViewSet):
 
         return perform(request, verb)
 
-    @extend_schema(operation_id="app_metrics", responses={200: dict})
+    @extend_schema(
+        operation_id="app_metrics",
+        parameters=[OpenApiParameter("window", str), OpenApiParameter("step", str)],
+        responses={200: dict},
+    )
     def metrics(self, request: Request, app: str) -> Response:
-        body = dumps(app_metrics(app_id(actor_of(request), app)))
-        tag = f'"{hashlib.blake2b(body, digest_size=8).hexdigest()}"'
-        if request.headers.get("If-None-Match") == tag:
-            return Response(status=304, headers={"ETag": tag})
-        return Response(body, headers={"ETag": tag})
+        actor = actor_of(request)
+        found = figures(int(app) if app.isascii() and app.isdigit() and len(app) < 19 else app_id(actor, app))
+        if found is None or not accounts_access.may_see(actor, found.org_id):
+            raise NotFound("There is no such app.", next="GET /app")
+        span = spans.read(request.query_params.get("window"), request.query_params.get("step"))
+        if span is not None:
+            return Response({**found.body, "series": series.of_app(found.body["app_id"], span)})
+        if request.headers.get("If-None-Match") == found.tag:
+            return Response(status=304, headers={"ETag": found.tag})
+        return Response(found.json, headers={"ETag": found.tag})
 
     @extend_schema(request=None, responses={202: dict})
     def start(self, request: Request, app: str) -> Response:

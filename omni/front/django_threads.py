@@ -21,9 +21,11 @@ class DjangoThreads:
     """`threads` requests are computed at once; more wait in line."""
 
     def __init__(self, threads: int) -> None:
-        from omni.wsgi import application
+        from omni.front import lean_reads
+        from omni.front.connections import check_idle
+        from omni.wsgi import application  # sets Django up, which the next two need
 
-        self._handler = application
+        self._handler, self._lean, self._check_idle_connections = application, lean_reads, check_idle
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="django")
 
     async def call(self, request: Request, body: bytes = b"") -> Answer:
@@ -38,6 +40,9 @@ class DjangoThreads:
         return Answer(response.status_code, headers, response.content)
 
     def _respond(self, environ: dict[str, Any]) -> Any:
+        self._check_idle_connections()
+        if self._lean.takes(environ):
+            return self._lean.respond(environ)
         try:
             response = cast(Any, self._handler)(environ, lambda *_args: None)
         except ValueError as error:  # before any view: what a view raises is an answer already
