@@ -14,6 +14,7 @@ from consensus.fake import FakeLease
 def lease() -> FakeLease:
     """Every test runs on a member that leads under epoch 1, until it says otherwise."""
     from accounts import authentication
+    from apps import configuration
     from consensus import gate
     from instances.telemetry import figures
     from omni.rest import index
@@ -23,6 +24,7 @@ def lease() -> FakeLease:
     index.forget()
     authentication.forget()
     figures.forget()
+    configuration.forget()
     return fake
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, cast
 
-from apps.models import ConfigRevision
+from apps.models import App, ConfigRevision
 from omni.kernel.seal import unseal
 
 # The columns of an app that shape a running instance: changing one is a deployment, rolling back restores them.
@@ -39,6 +40,21 @@ def merge_env(
 def shown_env(revision: ConfigRevision) -> dict[str, Any]:
     """The environment as the API shows it: a secret is `{"secret": true}`."""
     return masked(open_env(revision), revision.secret_keys)
+
+
+def current_env(app: App) -> dict[str, Any]:
+    """`shown_env` of the app's current configuration; a revision never changes, so it is kept in this process."""
+    return _shown_of(app.pk, app.config_number)
+
+
+@lru_cache(maxsize=5_000)
+def _shown_of(app_id: int, number: int) -> dict[str, Any]:
+    return shown_env(ConfigRevision.objects.get(app_id=app_id, number=number))
+
+
+def forget() -> None:
+    """Between tests, which use the same ids again."""
+    _shown_of.cache_clear()
 
 
 def masked(env: dict[str, str], secret_keys: list[str]) -> dict[str, Any]:

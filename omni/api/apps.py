@@ -14,11 +14,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import access as accounts_access
+from apps import lean_access
 from apps import services as apps
 from apps.access import app as find_app
 from apps.access import app_id
 from apps.access import apps as visible_apps
-from apps.configuration import shown_env
+from apps.configuration import current_env, shown_env
 from apps.fields import AppFields, ConfigFields, CreateAppFields, ScaleFields
 from apps.models import App, ConfigRevision
 from apps.representation import app as show
@@ -109,8 +110,8 @@ class AppViewSet(LeanViewSet):
 
     @extend_schema(operation_id="app_info", responses={200: dict})
     def info(self, request: Request, app: str) -> Response:
-        found = find_app(actor_of(request), app)
-        shown = _shown(found)
+        found = lean_access.app(actor_of(request), app)
+        shown = show(found, current_env(found))
         body = {**shown, "org": {"id": found.org_id, "name": found.org.name}, **queries.info(found)}
         body["links"] = {**shown["links"], **body.get("links", {})}
         return Response(body, headers={"ETag": etag(found.revision)})
