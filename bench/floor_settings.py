@@ -8,5 +8,6 @@ from omni.settings import *  # noqa: F403
 INSTALLED_APPS = ["omni", "omni.kernel"]
 MIDDLEWARE = []
 ROOT_URLCONF = "bench.floor_urls"
+OMNI_LEAN_READS = ""
 DATABASE_ROUTERS = []
 TEMPLATES = []

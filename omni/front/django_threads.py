@@ -9,7 +9,10 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any, cast
+
+from django.conf import settings
 
 from omni.front.requests import Answer, Request
 from omni.kernel.errors import Malformed
@@ -21,11 +24,11 @@ class DjangoThreads:
     """`threads` requests are computed at once; more wait in line."""
 
     def __init__(self, threads: int) -> None:
-        from omni.front import lean_reads
         from omni.front.connections import check_idle
-        from omni.wsgi import application  # sets Django up, which the next two need
+        from omni.wsgi import application  # sets Django up, which the rest needs
 
-        self._handler, self._lean, self._check_idle_connections = application, lean_reads, check_idle
+        self._handler, self._check_idle_connections = application, check_idle
+        self._lean: Any = import_module(settings.OMNI_LEAN_READS) if settings.OMNI_LEAN_READS else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="django")
 
     async def call(self, request: Request, body: bytes = b"") -> Answer:
@@ -41,7 +44,7 @@ class DjangoThreads:
 
     def _respond(self, environ: dict[str, Any]) -> Any:
         self._check_idle_connections()
-        if self._lean.takes(environ):
+        if self._lean is not None and self._lean.takes(environ):
             return self._lean.respond(environ)
         try:
             response = cast(Any, self._handler)(environ, lambda *_args: None)
