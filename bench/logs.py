@@ -76,7 +76,7 @@ def main() -> None:
     lines = table(["what", "measured", "ratio"], rows)
     lines += [
         "",
-        f"{stored} of {options.lines + 1} lines were stored{'' if stored > options.lines else ' (dropped: LOSS)'}",
+        f"{stored} of {options.lines} lines were stored{'' if stored == options.lines else ' (LOSS)'}",
     ]
     report("Logs: ingest against bulk INSERT, deep pages against the first", lines)
 
