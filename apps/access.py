@@ -24,8 +24,8 @@ def apps(actor: Actor) -> QuerySet[App]:
     return access.visible(actor, App.objects.all())
 
 
-def app(actor: Actor, ref: str | int) -> App:
-    """An app by id, or by name in the actor's org. Raises NotFound."""
+def app(actor: Actor, ref: str | int, *, lock: bool = False) -> App:
+    """An app by id, or by name in the actor's org. `lock` holds its row until the end. Raises NotFound."""
     text = str(ref)
     found = None
     visible = apps(actor).select_related("org")
@@ -35,6 +35,12 @@ def app(actor: Actor, ref: str | int) -> App:
         found = visible.filter(org_id=actor.org_id, name=text).first()
     if found is None:
         raise NotFound("There is no such app.", next="GET /app")
+    if lock:  # by key and alone: a lock over joins would hold the org's row too
+        org = found.org
+        found = App.objects.select_for_update().filter(pk=found.pk).first()
+        if found is None:
+            raise NotFound("There is no such app.", next="GET /app")
+        found.org = org
     return found
 
 

@@ -197,7 +197,7 @@ class AppViewSet(LeanViewSet):
         return {"env": shown_env(revision), "number": revision.number, "revision": app.revision}
 
     def _for_write(self, tx: Transaction, ref: str, expected: int | None) -> App:
-        app = find_app(tx.actor, ref)
+        app = find_app(tx.actor, ref, lock=True)
         accounts_access.recheck(tx.actor, "apps:write", app.org_id)
         check_revision(app.revision, expected)
         return app

@@ -12,14 +12,18 @@ import hmac
 import secrets
 from functools import lru_cache
 
+from omni.kernel import secret_files
 from omni.kernel.config import Config
 
 
 def _given_or_file(config: Config, given: str, name: str) -> str:
+    """Raises UnsafeSecretFile for a file that others may read."""
     if given:
         return given
-    path = config.state / name
-    return path.read_text().strip() if path.exists() else ""
+    try:
+        return secret_files.read(config.state / name)
+    except FileNotFoundError:
+        return ""
 
 
 def cluster_secret(config: Config) -> str:

@@ -46,7 +46,9 @@ def prepare() -> None:
         raise pytest.UsageError(f"OMNI_TEST_DATABASE={kind}: write sqlite or mariadb")
     if kind == "mariadb":
         os.environ["OMNI_DATABASE_URL"] = url or _start_server()
-    Path(state, "cluster.secret").write_text("0" * 64 + "\n")
+    secret = Path(state, "cluster.secret")
+    secret.touch(mode=0o600)
+    secret.write_text("0" * 64 + "\n")
 
 
 def _start_server() -> str:
