@@ -64,6 +64,7 @@ class Front:
             times.upload_idle_s, limits.json_body_bytes,
         )  # fmt: skip
         self._intake = intake.Intake(config.artifacts_path / "incoming", limits.upload_max_bytes, times.upload_idle_s)
+        self._intake.sweep()
         self._watch = watching.IndexWatch(lambda: self._django.run(index.exact))
         self._watching = watching.Watching(self._watch, times.watch_max_s, times.index_wait_s)
         self._following = following.Following(self._ask, self._watch)

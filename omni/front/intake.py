@@ -7,11 +7,13 @@ of an upload that failed is removed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ SHOWN_MEDIA_TYPES = ("application/gzip", "application/zip", "application/x-tar")
 MEDIA_TYPES = (*SHOWN_MEDIA_TYPES, "application/x-gzip", "application/x-zip-compressed")
 _BATCH = 1 << 20
 _FIELD_MAX = 4096
+_ABANDONED_S = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,13 @@ class Intake:
     limit: int
     idle_s: float
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="intake"))
+
+    def sweep(self) -> None:
+        """Remove what a killed process left. No upload lasts a day, so none of another member's is met."""
+        for left in self.folder.glob("*.part"):
+            with contextlib.suppress(OSError):
+                if left.stat().st_mtime < time.time() - _ABANDONED_S:
+                    left.unlink()
 
     async def receive(self, request: Request) -> Upload:
         """The upload on disk. Raises TooLarge, Malformed, UnsupportedMedia, StorageFull; nothing is left then."""

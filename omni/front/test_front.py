@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,10 +13,9 @@ from consensus.fake import FakeLease
 from omni.front.django_threads import DjangoThreads
 from omni.front.following import Following
 from omni.front.forwarding import Forwarder, Hop
-from omni.front.intake import Intake
 from omni.front.requests import Answer, Request
 from omni.front.watching import IndexWatch, Watching
-from omni.kernel.errors import InvalidInput, Malformed, NoLeader, OmniError, OutcomeUnknown, TooLarge, UnsupportedMedia
+from omni.kernel.errors import InvalidInput, Malformed, NoLeader, OutcomeUnknown
 
 
 def request(
@@ -296,86 +293,7 @@ def test_a_stream_goes_on_where_the_list_ended_and_ends_with_the_build() -> None
     assert "cursor=3" in queries[2]
 
 
-# -- the intake
-
-
-def intake(folder: Path, limit: int = 10_000) -> Intake:
-    return Intake(folder, limit, 1.0)
-
-
-GZIP = {"content_type": "application/gzip"}
-FORM = {"content_type": "multipart/form-data; boundary=b"}
-
-
-TWO_FILES = [b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n1\r\n' * 2 + b"--b--\r\n"]
-
-
-def test_a_raw_body_lands_on_disk_with_its_digest(tmp_path: Path) -> None:
-    data = [b"a" * 3000, b"b" * 3000]
-    sent = request("POST", body=data, **GZIP, content_length="6000")
-    upload = asyncio.run(intake(tmp_path).receive(sent))
-    whole = b"a" * 3000 + b"b" * 3000
-    assert upload.path.read_bytes() == whole
-    assert upload.sha256 == hashlib.sha256(whole).hexdigest()
-    assert (upload.size, upload.media_type) == (6000, "application/gzip")
-
-
-def form(*parts: tuple[str, bytes], end: bool = True) -> list[bytes]:
-    out = b""
-    for name, data in parts:
-        out += b'--b\r\nContent-Disposition: form-data; name="' + name.encode() + b'"; filename="x"\r\n'
-        out += b"Content-Type: application/zip\r\n\r\n" + data + b"\r\n"
-    out += b"--b--\r\n" if end else b""
-    return [out[i : i + 7] for i in range(0, len(out), 7)]
-
-
-@pytest.mark.parametrize("name", ["file", "media", "upload"])
-def test_the_file_of_a_form_is_found_under_each_of_its_names(tmp_path: Path, name: str) -> None:
-    sent = request("POST", body=form(("deploy", b"false"), (name, b"PK data")), **FORM)
-    upload = asyncio.run(intake(tmp_path).receive(sent))
-    assert upload.path.read_bytes() == b"PK data"
-    assert upload.fields == {"deploy": "false"}
-    assert upload.media_type == "application/zip"
-
-
-@pytest.mark.parametrize(
-    ("sent", "error", "code"),
-    [
-        (lambda: request("POST", body=[b"x" * 20_000], **GZIP), TooLarge, "upload_too_large"),
-        (lambda: request("POST", body=[b"x"], **GZIP, content_length="999999"), TooLarge, None),
-        (lambda: request("POST", body=[b"x"], gone=True, **GZIP), Malformed, "truncated"),
-        (lambda: request("POST", body=[b"xyz"], **GZIP, content_length="10"), Malformed, "truncated"),
-        (lambda: request("POST", body=[b""], **GZIP), Malformed, "empty_upload"),
-        (lambda: request("POST", body=[b"x"], content_type="text/html"), UnsupportedMedia, None),
-        (lambda: request("POST", body=form(("x", b"1")), **FORM), OmniError, "file_missing"),
-        (lambda: request("POST", body=form(("file", b"1"), end=False), **FORM), Malformed, "truncated"),
-        (lambda: request("POST", body=TWO_FILES, **FORM), Malformed, "too_many_files"),
-        (lambda: request("POST", body=[b"garbage"], **FORM), Malformed, None),
-        (lambda: request("POST", body=[b"x"], content_type="multipart/form-data; boundary=" + "b" * 5000), Malformed,
-         "malformed_form"),
-    ],
-)  # fmt: skip
-def test_a_bad_upload_leaves_nothing(
-    tmp_path: Path, sent: Callable[[], Request], error: type[OmniError], code: str | None
-) -> None:
-    with pytest.raises(error) as refused:
-        asyncio.run(intake(tmp_path).receive(sent()))
-    assert code is None or refused.value.code == code
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_idle_client_is_given_up(tmp_path: Path) -> None:
-    async def receive() -> dict[str, Any]:
-        await asyncio.sleep(60)
-        raise AssertionError("unreachable")
-
-    sent = request("POST", **GZIP)
-    sent.receive = receive
-    idle = Intake(tmp_path, 1000, 0.05)
-    with pytest.raises(Malformed) as refused:
-        asyncio.run(idle.receive(sent))
-    assert refused.value.code == "upload_idle"
-    assert list(tmp_path.iterdir()) == []
+# -- bodies and answers
 
 
 def test_a_refused_body_is_read_on_so_that_the_refusal_arrives() -> None:
