@@ -139,6 +139,8 @@ def _proxy(layout: Layout) -> JSON:
                 {"method": IDEMPOTENT, "header": {"Content-Length": ["0"]}},
             ],
         },
+        # Caddy writes X-Forwarded-* itself; these it would hand on as the client made them up.
+        "headers": {"request": {"delete": ["Forwarded", "X-Real-Ip", "X-Client-Ip", "True-Client-Ip"]}},
         "transport": {
             "protocol": "http",
             # Here too, or the targets of SRV are looked up in the system's DNS.

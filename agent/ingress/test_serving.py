@@ -61,8 +61,16 @@ def test_headers_streams_uploads_and_websockets_pass_through(bed: Bed, control: 
     bed.start()
     bed.until_served(HOST)
     seen = bed.ask(
-        HOST, "/headers", headers={"X-Forwarded-For": "6.6.6.6", "Accept-Encoding": "identity"}
+        HOST,
+        "/headers",
+        headers={
+            "X-Forwarded-For": "6.6.6.6",
+            "X-Real-IP": "6.6.6.6",
+            "Forwarded": "for=6.6.6.6",
+            "Accept-Encoding": "identity",
+        },
     ).body.decode()
+    assert "6.6.6.6" not in seen
     assert "X-Forwarded-For: 127.0.0.1\r\n" in seen
     assert f"X-Forwarded-Host: {HOST}\r\n" in seen
     assert "X-Forwarded-Proto: http\r\n" in seen
