@@ -185,3 +185,10 @@ def test_the_next_page_of_events_keeps_the_filter(api: Api) -> None:
         seen += page["items"]
     assert len(seen) == 4
     assert {event["app_id"] for event in seen} == {App.objects.get(name="one").pk}
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/admin/login/"])
+def test_a_page_may_ask_no_other_host(path: str) -> None:
+    policy = Client().get(path)["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
