@@ -17,7 +17,7 @@ from accounts import access, authentication, services
 from accounts.models import ApiToken, Membership, Org, Role, TokenUse
 from consensus.gate import Transaction
 from omni.kernel.clock import rfc3339
-from omni.kernel.errors import NotFound
+from omni.kernel.errors import Conflict, NotFound
 from omni.rest.fields import StrictSerializer
 from omni.rest.paging import page
 from omni.rest.permissions import actor_of
@@ -130,7 +130,6 @@ class OrgViewSet(ViewSet):
     @extend_schema(request=OrgFields, responses={200: dict})
     def partial_update(self, request: Request, org: str) -> Response:
         values = _input(OrgFields, request, partial=True)
-        values.pop("name", None)  # an org's name is in its apps' host names: it stays
         return self._update(request, org, values, "orgs:write")
 
     @extend_schema(responses={200: dict})
@@ -149,8 +148,11 @@ class OrgViewSet(ViewSet):
             found = access.org(tx.actor, ref, lock=True)
             access.recheck(tx.actor, scope, found.pk)
             check_revision(found.revision, expected)
-            if values:
-                services.update_org(tx, found, values)
+            if values.get("name", found.name) != found.name:
+                raise Conflict("An org keeps its name: it is in its apps' host names.", code="org_name_fixed")
+            changes = {name: value for name, value in values.items() if name != "name"}
+            if changes:
+                services.update_org(tx, found, changes)
             return Reply(show_org(found), 200, found.revision)
 
         return perform(request, verb)

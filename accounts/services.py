@@ -119,7 +119,8 @@ def create_token(
 
 def revoke_token(tx: Transaction, token: ApiToken) -> None:
     """Idempotent."""
-    if ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=tx.at, revision=F("revision") + 1):
+    if token.revoked_at is None:
+        ApiToken.objects.filter(pk=token.pk).update(revoked_at=tx.at, revision=F("revision") + 1)
         tx.record("token.revoked", "token", token.pk, org_id=token.org_id, change={"prefix": token.prefix})
 
 

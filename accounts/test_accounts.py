@@ -56,6 +56,19 @@ def test_a_revoked_and_an_expired_token_are_refused() -> None:
     assert call(expired, "GET", "/orgs").status_code == 401
 
 
+def test_a_token_can_be_revoked_twice() -> None:
+    org = make_org()
+    owner = make_token(org)
+    made = call(owner, "POST", "/tokens", {"name": "ci"}).json()
+    assert [call(owner, "DELETE", f"/tokens/{made['id']}").status_code for _ in range(2)] == [204, 204]
+
+
+def test_an_org_keeps_its_name() -> None:
+    owner = make_token(make_org("home"))
+    assert call(owner, "PATCH", "/orgs/home", {"name": "home", "description": "x"}).status_code == 200
+    assert call(owner, "PATCH", "/orgs/home", {"name": "other"}).json()["code"] == "org_name_fixed"
+
+
 def test_a_token_may_not_do_more_than_its_creator() -> None:
     org = make_org()
     admin = make_token(org, role="admin")
