@@ -21,7 +21,7 @@ from omni.kernel.errors import Conflict, NotFound
 from omni.rest.fields import StrictSerializer
 from omni.rest.paging import page
 from omni.rest.permissions import actor_of
-from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
+from omni.rest.writes import Reply, check_revision, etag, expected_revision, no_body, perform
 
 _NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -184,6 +184,8 @@ class OrgViewSet(ViewSet):
 
     @extend_schema(responses={204: None})
     def remove_member(self, request: Request, org: str, user: str) -> Response:
+        no_body(request)
+
         def verb(tx: Transaction) -> Reply:
             found = access.org(tx.actor, org)
             access.recheck(tx.actor, "orgs:write", found.pk)
@@ -223,6 +225,8 @@ class TokenViewSet(ViewSet):
 
     @extend_schema(responses={204: None})
     def destroy(self, request: Request, pk: int) -> Response:
+        no_body(request)
+
         def verb(tx: Transaction) -> Reply:
             token = access.visible(tx.actor, ApiToken.objects.all()).filter(pk=pk).first()
             if token is None:

@@ -22,7 +22,7 @@ from omni.rest.lean import LeanViewSet
 from omni.rest.paging import answer, decode_cursor, encode_cursor, limit_of, refused
 from omni.rest.permissions import actor_of
 from omni.rest.rendering import dumps
-from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
+from omni.rest.writes import Reply, check_revision, etag, expected_revision, no_body, perform
 
 _FIGURES = ("instance_id", "at_us", "cpu_percent", "memory_bytes", "memory_limit_bytes", "network_rx_bytes",
             "network_tx_bytes")  # fmt: skip
@@ -122,6 +122,7 @@ class InstanceViewSet(LeanViewSet):
     def _change(
         self, request: Request, app: str, instance_id: int, act: Callable[[Transaction, Instance], Instance]
     ) -> Response:
+        no_body(request)
         expected = expected_revision(request)
 
         def verb(tx: Transaction) -> Reply:

@@ -17,7 +17,7 @@ from instances.models import Deployment
 from omni.rest.fields import StrictSerializer
 from omni.rest.paging import page
 from omni.rest.permissions import actor_of
-from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
+from omni.rest.writes import Reply, check_revision, etag, expected_revision, no_body, perform
 
 
 class RollbackFields(StrictSerializer):
@@ -52,6 +52,7 @@ class DeploymentViewSet(ViewSet):
 
     @extend_schema(operation_id="release_deploy", request=None, responses={202: dict})
     def deploy(self, request: Request, app: str, version: str) -> Response:
+        no_body(request)
         expected = expected_revision(request)
 
         def verb(tx: Transaction) -> Reply:
@@ -75,6 +76,8 @@ class DeploymentViewSet(ViewSet):
 
     @extend_schema(operation_id="deployment_cancel", request=None, responses={202: dict})
     def cancel(self, request: Request, app: str, deployment_id: int) -> Response:
+        no_body(request)
+
         def verb(tx: Transaction) -> Reply:
             found, row = access.deployment(tx.actor, app, deployment_id)
             recheck(tx.actor, "apps:write", found.org_id)
@@ -95,6 +98,7 @@ class DeploymentViewSet(ViewSet):
         return self._phase(request, app, deployment_id)
 
     def _phase(self, request: Request, app: str, deployment_id: int) -> Response:
+        no_body(request)
         found, row = access.deployment(actor_of(request), app, deployment_id)
         services.refuse_phases(found, row)
         raise AssertionError("unreachable")

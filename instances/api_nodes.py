@@ -21,7 +21,7 @@ from instances.states import ON_NODE
 from omni.kernel import clock
 from omni.kernel.clock import rfc3339
 from omni.rest.paging import page
-from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
+from omni.rest.writes import Reply, check_revision, etag, expected_revision, no_body, perform
 
 _FIELDS = ("id", "name", "address", "status", "status_since", "draining", "ingress", "labels", "cpu_count",
            "memory_mb", "facts", "created_at", "revision")  # fmt: skip
@@ -78,6 +78,7 @@ class NodeViewSet(ViewSet):
         return self._change(request, node, services.activate_node)
 
     def _change(self, request: Request, ref: str, act: Callable[[Transaction, Node], Node]) -> Response:
+        no_body(request)
         expected = expected_revision(request)
 
         def verb(tx: Transaction) -> Reply:

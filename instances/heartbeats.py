@@ -37,7 +37,6 @@ class Heartbeats:
 
     def ages(self) -> dict[str, float]:
         """Seconds since each node was last heard of on this host."""
-        now = time.monotonic_ns()
         found: dict[str, float] = {}
         try:
             entries = list(os.scandir(self._directory))
@@ -45,6 +44,7 @@ class Heartbeats:
             return found
         for entry in entries:
             raw = Path(entry.path).read_bytes()
+            now = time.monotonic_ns()  # after the file: a beat in between must not look like one from the future
             if len(raw) == _FORM.size:
                 (at,) = _FORM.unpack(raw)
                 if at <= now:  # later than now: written before a reboot

@@ -24,7 +24,7 @@ from omni.kernel.clock import rfc3339
 from omni.kernel.errors import Conflict, UnsupportedMedia
 from omni.rest import paging
 from omni.rest.permissions import actor_of
-from omni.rest.writes import Reply, etag, is_dry_run, perform
+from omni.rest.writes import Reply, etag, is_dry_run, no_body, perform
 from releases import access, build_log, intake, representation, schema, services
 from releases.models import Build, Release
 from releases.states import BuildStatus
@@ -123,6 +123,7 @@ class BuildViewSet(ViewSet):
 
     @extend_schema(request=None, responses={202: schema.BuildShape}, parameters=[schema.KEY])
     def cancel(self, request: Request, app: str, build_id: int) -> Response:
+        no_body(request)
         row = access.build(actor_of(request), app, build_id)
 
         def verb(tx: Transaction) -> Reply:

@@ -29,12 +29,12 @@ from instances import services as instances
 from instances.preview import plan_now
 from instances.telemetry import series, spans
 from instances.telemetry.figures import figures
-from omni.kernel.errors import Conflict, InvalidInput, NotFound
+from omni.kernel.errors import Conflict, NotFound
 from omni.rest.fields import StrictSerializer
 from omni.rest.lean import LeanViewSet
 from omni.rest.paging import page
 from omni.rest.permissions import actor_of
-from omni.rest.writes import Reply, check_revision, etag, expected_revision, perform
+from omni.rest.writes import Reply, check_revision, etag, expected_revision, no_body, perform
 from releases import services as releases
 
 _STATUSES = ("created", "deploying", "running", "degraded", "stopped", "crashed", "deleting")
@@ -130,6 +130,7 @@ class AppViewSet(LeanViewSet):
 
     @extend_schema(responses={202: dict})
     def destroy(self, request: Request, app: str) -> Response:
+        no_body(request)
         expected = expected_revision(request)
 
         def verb(tx: Transaction) -> Reply:
@@ -159,14 +160,17 @@ class AppViewSet(LeanViewSet):
 
     @extend_schema(request=None, responses={202: dict})
     def start(self, request: Request, app: str) -> Response:
+        no_body(request)
         return self._deploying(request, app, instances.start)
 
     @extend_schema(request=None, responses={202: dict})
     def stop(self, request: Request, app: str) -> Response:
+        no_body(request)
         return self._deploying(request, app, instances.stop)
 
     @extend_schema(request=None, responses={202: dict})
     def restart(self, request: Request, app: str) -> Response:
+        no_body(request)
         return self._deploying(request, app, instances.restart)
 
     @extend_schema(request=ScaleFields, responses={202: dict})
@@ -223,8 +227,6 @@ class AppViewSet(LeanViewSet):
         return Reply(body, 200, app.revision, "", plan_now(tx, app) if rehearsal else None)
 
     def _deploying(self, request: Request, ref: str, act: Any) -> Response:
-        if request.data and not isinstance(request.data, dict):
-            raise InvalidInput("An object is wanted.")
         expected = expected_revision(request)
 
         def verb(tx: Transaction) -> Reply:

@@ -158,3 +158,14 @@ def test_pages_link_to_each_other_without_gap_or_repeat(api: Api) -> None:
     assert len(seen) == len(set(seen)) == Org.objects.count()
     back = api("GET", last["previous"]).json()["items"]
     assert [item["id"] for item in back] == seen[-3 - len(last["items"]) : -len(last["items"])]
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "status"),
+    [("{broken", "application/json", 400), ('{"x": 1}', "application/json", 422), ("x", "text/plain", 415),
+     ("[1]", "application/json", 422), ("", "application/json", 404), ("{}", "application/json", 404)],
+)  # fmt: skip
+def test_a_call_without_fields_takes_no_body(api: Api, body: str, media: str, status: int) -> None:
+    for path in ("/app/nobody/stop", "/app/nobody/release/1/deploy", "/nodes/nobody/drain"):
+        answer = api.client.generic("POST", path, body, content_type=media, headers=api.headers)
+        assert answer.status_code == status, (path, answer.content)

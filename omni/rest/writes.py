@@ -72,6 +72,15 @@ def check_revision(actual: int, expected: int | None) -> None:
         raise StaleRevision(f"The object is at revision {actual}, not {expected}.", next="GET the object and try again")
 
 
+def no_body(request: Request) -> None:
+    """For a write that takes no input: what came must be empty. Raises Malformed, UnsupportedMedia, InvalidInput."""
+    if not request.data:
+        return
+    names = sorted(request.data) if isinstance(request.data, dict) else [""]
+    problems = [FieldError(f"/{name}", "unknown_field", "This call takes no fields.") for name in names]
+    raise InvalidInput("This call takes no body.", errors=problems)
+
+
 def perform(
     request: Request, verb: Callable[[Transaction], Reply], *, cause: str = "", fingerprint: str = ""
 ) -> Response:
