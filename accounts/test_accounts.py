@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import itertools
 import json
@@ -174,3 +175,27 @@ def test_an_internal_token_opens_nothing_but_internal_calls() -> None:
     assert call(token, "GET", "/orgs").status_code == 403
     assert call(token, "GET", "/events").status_code == 403
     assert call(token[:-1] + ("0" if token[-1] != "0" else "1"), "GET", "/orgs").status_code == 401
+
+
+def test_the_short_way_to_ones_own_org_asks_the_same(in_gate: Any) -> None:
+    from accounts.access import own_org
+
+    org = make_org("home", max_apps=3)
+    actor = make_actor(org)
+    assert (own_org(actor, "apps:write").pk, own_org(actor, "apps:write").max_apps) == (org.pk, 3)
+    with pytest.raises(Forbidden):
+        own_org(make_actor(org, role="viewer"), "apps:write")
+    with pytest.raises(Forbidden):
+        own_org(actor, "platform:write")
+    user = make_user("ann", org=org, role="developer")
+    from accounts.authentication import of_user
+
+    assert own_org(of_user(user), "apps:write").pk == org.pk
+    in_gate(services.revoke_token, token=ApiToken.objects.get(pk=actor.id))
+    with pytest.raises(Forbidden):
+        own_org(actor, "apps:write")
+    expired = ApiToken.objects.get(
+        digest=tokens.digest(make_token(org, expires_at=clock.now() - dt.timedelta(seconds=1)))
+    )
+    with pytest.raises(Forbidden):
+        own_org(dataclasses.replace(actor, id=expired.pk), "apps:write")

@@ -85,8 +85,11 @@ class AppViewSet(LeanViewSet):
         ref = fields.pop("org", None)
 
         def verb(tx: Transaction) -> Reply:
-            org = accounts_access.org(tx.actor, ref)
-            accounts_access.recheck(tx.actor, "apps:write", org.pk)
+            if ref is None:
+                org = accounts_access.own_org(tx.actor, "apps:write")
+            else:
+                org = accounts_access.org(tx.actor, ref)
+                accounts_access.recheck(tx.actor, "apps:write", org.pk)
             app, env = apps.create_app(tx, org=org, fields=fields)
             return Reply(show(app, env), 201, app.revision, f"/app/{app.pk}/info")
 
