@@ -14,7 +14,7 @@ from consensus.fake import FakeLease
 def lease() -> FakeLease:
     """Every test runs on a member that leads under epoch 1, until it says otherwise."""
     from accounts import authentication
-    from apps import configuration
+    from apps import configuration, lean_access
     from consensus import gate
     from instances.telemetry import figures
     from omni.rest import index
@@ -25,6 +25,7 @@ def lease() -> FakeLease:
     authentication.forget()
     figures.forget()
     configuration.forget()
+    lean_access.forget()
     return fake
 
 

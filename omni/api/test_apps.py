@@ -192,3 +192,20 @@ def test_a_page_may_ask_no_other_host(path: str) -> None:
     policy = Client().get(path)["Content-Security-Policy"]
     assert "default-src 'self'" in policy
     assert "http" not in policy
+
+
+def test_info_shows_a_change_at_once_and_a_gone_app_not_at_all(api: Api) -> None:
+    app = api.ok("POST", "/app/create", {"name": "web"})
+    assert api.ok("GET", "/app/web/info")["description"] == ""
+    api.ok("PATCH", "/app/web", {"description": "new", "env": {"A": "1"}, "labels": {"x": "y"}})
+    shown = api.ok("GET", f"/app/{app['id']}/info")
+    assert (shown["description"], shown["env"], shown["labels"]) == ("new", {"A": "1"}, {"x": "y"})
+    api.ok("PATCH", "/app/web", {"name": "site"})
+    assert api("GET", "/app/web/info").status_code == 404
+    assert api.ok("GET", "/app/site/info")["urls"][0].startswith("http://site.")
+    from consensus import gate
+
+    with gate.maintenance("test"):
+        ConfigRevision.objects.filter(app_id=app["id"]).delete()
+        App.objects.filter(pk=app["id"]).delete()
+    assert api("GET", f"/app/{app['id']}/info").status_code == 404
