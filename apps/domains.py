@@ -1,4 +1,7 @@
-"""Custom domains: unique on the platform, never under its own domain, served once a TXT record proved them."""
+"""Custom domains: unique on the platform, never under its own domain; kept, but not served before they are proven.
+
+The proof by a TXT record is not built yet, so that for now no custom domain is routed.
+"""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class ConfigRevision(models.Model):
 
 
 class Domain(models.Model):
-    """A custom domain, unique on the platform. Served once the TXT record proved it."""
+    """A custom domain, unique on the platform. Served once `verified_at` is set; nothing sets it yet (no TXT check)."""
 
     id = models.BigAutoField(primary_key=True)
     app = models.ForeignKey(App, on_delete=models.CASCADE, related_name="custom_domains")

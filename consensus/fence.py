@@ -30,7 +30,7 @@ class ForeignCluster(Exception):
     def __init__(self, theirs: str, ours: str) -> None:
         super().__init__(
             f"the database belongs to cluster {theirs}, this is cluster {ours}; two clusters never share one database. "
-            f"Use another database, or adopt this one on purpose: manage.py cluster_adopt --from {theirs}"
+            "Use another database, or give this cluster the cluster.secret that the database was made with"
         )
         self.theirs = theirs
         self.ours = ours
