@@ -27,6 +27,7 @@ from agent.ingress.counts import Counter
 from agent.ingress.testbed.bed import Bed
 from agent.ingress.testbed.control import ControlPlane
 from agent.protocol import HostRoute, Target
+from bench.harness import report, table
 
 CONNECTIONS = 16
 PACED_PER_S = 400
@@ -183,6 +184,22 @@ def summary(rows: list[Row]) -> list[Row]:
     return found
 
 
+def shown(rows: list[Row], line_us: float) -> list[str]:
+    """The table for RESULTS.md; ratios are to `direct` in the same mode."""
+    floors = {row.mode: row for row in rows if row.what == "direct"}
+    head = ["what", "mode", "req/s", "of direct", "p50 / p99 ms", "p99 of direct", "errors", "caddy µs", "ingress µs"]
+    cells = [
+        [row.what, row.mode, f"{row.requests_per_s:.0f}", f"{row.requests_per_s / floors[row.mode].requests_per_s:.2f}",
+         f"{row.p50_ms:.2f} / {row.p99_ms:.2f}", f"{row.p99_ms / floors[row.mode].p99_ms:.2f}", f"{row.errors:.0f}",
+         f"{row.caddy_us or 0:.0f}", f"{row.ingress_us or 0:.1f}"]
+        for row in rows
+    ]  # fmt: skip
+    about = (
+        f"{CONNECTIONS} keep-alive connections, {INSTANCES} instances an app, paced = {PACED_PER_S} requests/s in all"
+    )
+    return [about, "", *table(head, cells), "", f"counting a request: {line_us:.2f} µs"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0)
@@ -194,23 +211,8 @@ def main() -> None:
         client_main()
         return
     rows = summary(run(options.seconds, options.rounds))
-    floors = {row.mode: row for row in rows if row.what == "direct"}
-    print(
-        f"{CONNECTIONS} keep-alive connections, {INSTANCES} instances an app, paced = {PACED_PER_S} requests/s in all"
-    )
-    print(
-        f"{'':>10} {'mode':>6} {'req/s':>8} {'ratio':>6} {'p50 ms':>7} {'p99 ms':>7} {'ratio':>6} {'max ms':>7} "
-        f"{'errors':>6} {'caddy µs':>9} {'ingress µs':>10}"
-    )
-    for row in rows:
-        floor = floors[row.mode]
-        print(
-            f"{row.what:>10} {row.mode:>6} {row.requests_per_s:8.0f} {row.requests_per_s / floor.requests_per_s:6.2f} "
-            f"{row.p50_ms:7.2f} {row.p99_ms:7.2f} {row.p99_ms / floor.p99_ms:6.2f} {row.max_ms:7.1f} {row.errors:6.0f} "
-            f"{row.caddy_us or 0:9.1f} {row.ingress_us or 0:10.1f}"
-        )
     line_us = counting_us()
-    print(f"counting a request: {line_us:.2f} µs")
+    report("Ingress: requests through Caddy against the backend itself", shown(rows, line_us))
     if options.json:
         options.json.write_text(json.dumps({"rows": [asdict(row) for row in rows], "counting_us": line_us}, indent=1))
 
