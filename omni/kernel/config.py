@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import PrivateAttr, ValidationError
 
-from omni.kernel import config_checks, config_sources
+from omni.kernel import config_checks, config_databases, config_members, config_sources
+from omni.kernel.config_databases import DatabaseConfig as DatabaseConfig
 from omni.kernel.config_keys import InstanceEntry, Keys
+from omni.kernel.config_members import Member as Member
 from omni.kernel.config_sources import Sources
 
 Role = Literal["web", "daemon", "agent", "worker", "ingress", "command"]
@@ -41,48 +43,13 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A node of the cluster. `id` is `<address>-<port>`, `url` where the others reach it."""
-
-    port: int
-    address: str
-
-    @property
-    def id(self) -> str:
-        return f"{self.address}-{self.port}"
-
-    @property
-    def netloc(self) -> str:
-        """`host:port` as API.md names a node."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.netloc}"
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseConfig:
-    """One database: a SQLite file (`path`), or a MySQL/MariaDB server by `host` and `port` or by `socket`."""
-
-    engine: Literal["sqlite", "mysql"]
-    path: str = ""
-    host: str = ""
-    port: int = 3306
-    name: str = ""
-    user: str = ""
-    password: str = field(default="", repr=False)
-    socket: str = ""
-    options: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class _Run:
     """What this one process was told beside the keys."""
 
     file: Path | None
     folder: Path
     node: str = ""
+    explicit: bool = False  # port or address were given to this process, not by the file that all share
     role: Role = "command"
     sql: bool = False
     warnings: tuple[str, ...] = ()
@@ -120,7 +87,8 @@ class Config(Keys):
     @cached_property
     def me(self) -> Member:
         """The node that this process belongs to."""
-        return _find_me(self, self._run.node)
+        told = config_members.Told(self._run.node, self.port, self.address, self._run.explicit)
+        return config_members.find(self.members, told, config_checks.host_of)
 
     @property
     def index(self) -> int:
@@ -235,33 +203,11 @@ class Config(Keys):
         if parts.scheme == "sqlite":
             path = unquote(parts.path)
             return DatabaseConfig("sqlite", path=str(self._resolve(path[1:] if path.startswith("/") else path)))
-        options = dict(parse_qsl(parts.query))
-        return DatabaseConfig(
-            "mysql",
-            host=parts.hostname or "127.0.0.1",
-            port=parts.port or 3306,
-            name=unquote(parts.path.strip("/")),
-            user=unquote(parts.username or ""),
-            password=unquote(parts.password or ""),
-            socket=options.pop("unix_socket", options.pop("socket", "")),
-            options=tuple(sorted(options.items())),
-        )
+        return config_databases.mysql(url)
 
 
 def _reachable(address: str) -> str:
     return "127.0.0.1" if address in config_checks.WILDCARDS else address
-
-
-def _find_me(config: Config, node: str) -> Member:
-    """OMNI_NODE, else port and address; with loopback names alike."""
-    for member in config.members:
-        if node == member.id:
-            return member
-    address = config_checks.host_of(config.address)
-    for member in config.members:
-        if member.port == config.port and config_checks.host_of(member.address) == address:
-            return member
-    raise LookupError(node)
 
 
 def default_file() -> Path:
@@ -296,7 +242,8 @@ def load(
     node = environ.get("OMNI_NODE", "") if port is None and address is None else ""
     sql = environ.get("OMNI_SQL", "") not in ("", "0")
     origins = dict(sources.origins) | {info.path: sources.file for info in _given_in_file(sources)}
-    config._run = _Run(file, folder, node, cast(Role, role), sql, tuple(sources.warnings), origins)
+    explicit = ("port",) in sources.origins or ("address",) in sources.origins
+    config._run = _Run(file, folder, node, explicit, cast(Role, role), sql, tuple(sources.warnings), origins)
     config_checks.check(config, sources, alone=role in _WITHOUT_DATABASE)
     _check_me(config, sources, node)
     if sources.errors:
@@ -330,7 +277,7 @@ def _check_me(config: Config, sources: Sources, node: str) -> None:
         sources.errors.append(f'OMNI_NODE = "{node}": is no node of instances ({known}); write <address>-<port> of one')
         return
     try:
-        _find_me(config, node)
+        _ = config.me
     except LookupError:
         fix = (
             "name one of them by OMNI_PORT and OMNI_ADDRESS, add it to instances, or set OMNI_INSTANCES=[] to run alone"

@@ -19,7 +19,8 @@ from typing import Any
 from omni.kernel import config as configuration
 from omni.kernel import internal_tokens, keys, secret_files
 from omni.kernel.config import Config, Member
-from omni.launch import bootstrap, fresh, pidfile, proc
+from omni.kernel.config_members import is_local
+from omni.launch import bootstrap, fresh, pidfile
 from omni.launch.spec import ProcessSpec
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ _SECRET_VARIABLES = (
 
 def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[str, Any]:
     """The plan of this machine. Raises ConfigError when no node of `instances` belongs to it."""
-    here = [member for member in config.members if proc.is_local(member.address)]
+    here = [member for member in config.members if is_local(member.address)]
     if not here:
         known = ", ".join(member.netloc for member in config.members)
         raise configuration.ConfigError([f"instances: none of {known} is an address of this machine; add this machine"])

@@ -182,18 +182,6 @@ def can_listen(address: str, port: int) -> OSError | None:
     return None
 
 
-def is_local(address: str) -> bool:
-    """Whether `address` belongs to this machine. (To try by binding is no proof where non-local binds are allowed.)"""
-    import psutil
-
-    own = {str(entry.address).partition("%")[0] for entries in psutil.net_if_addrs().values() for entry in entries}
-    try:
-        found = {str(entry[4][0]) for entry in socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)}
-    except OSError:
-        return False
-    return any(ip in own or ip.startswith("127.") or ip == "::1" for ip in found)
-
-
 def holder(port: int) -> str:
     """Who listens on the port, as `program (pid N)`; empty when it cannot be told."""
     if not LINUX:
