@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from consensus import fence, sqlite_lock
 from consensus.lease import ConsensusUnavailable, Held, Lease
-from omni.kernel import clock
+from omni.kernel import clock, failpoints
 from omni.kernel.context import Actor, request_id
 from omni.kernel.errors import DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown
 from omni.kernel.events import EventDraft
@@ -34,6 +35,7 @@ Result = TypeVar("Result")
 
 _RETRYABLE = {1205, 1213}  # lock wait time-out, deadlock (Galera's certification failure too)
 _TRIES = 4
+_log = logging.getLogger("omni.gate")
 
 
 @dataclass(slots=True)
@@ -128,6 +130,7 @@ def run(
             continue
         except InterfaceError as error:
             raise DatabaseUnavailable(f"the database connection was lost: {_brief(error)}") from error
+        failpoints.hit("after_commit_before_reply")
         for effect in tx.after_commit:
             effect()
         return result, tx.write_index if tx.write_index is not None else fence.write_index(using)
@@ -187,8 +190,10 @@ def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
     """The fence, then the rows that carry its number. Nothing slow may stand between here and COMMIT."""
     if tx._wrote and not tx.events:
         raise RuntimeError(f"a verb changed rows and recorded no event: {tx.cause}")
+    failpoints.hit("before_fence")
     index = fence.advance(connection, held.epoch)
     if index is None:
+        _log.warning("deposed: the fence refused epoch %d (%s)", held.epoch, tx.cause)
         raise NotLeader(None)
     tx.write_index = index
     insert_all(
@@ -215,6 +220,7 @@ def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
     )
     for write in tx.before_commit:
         write(index)
+    failpoints.hit("fenced_before_commit")
 
 
 @contextlib.contextmanager

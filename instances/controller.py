@@ -22,7 +22,7 @@ from instances.observe import Seen
 from instances.placement import NodeView
 from instances.plan import Plan, plan
 from instances.plan.actions import Assign, Place, Purge, brief
-from omni.kernel import clock
+from omni.kernel import clock, failpoints
 from omni.kernel.context import system
 from omni.kernel.errors import Conflict, TransitionRefused
 from omni.kernel.models import ORDINALS
@@ -158,6 +158,7 @@ class Controller:
         return made
 
     def _apply(self, seen: Seen, made: Plan) -> None:
+        failpoints.hit("planned_before_write")
         cause = next((action.why for action in made.actions), f"the app is {made.status}")
         try:
             gate.run(lambda tx: apply(tx, seen, made), actor=_ACTOR, cause=cause[:200])

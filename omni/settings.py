@@ -11,13 +11,14 @@ from typing import Any
 import django_stubs_ext
 
 from omni.kernel import config as configuration
-from omni.kernel import keys
+from omni.kernel import failpoints, keys
 from omni.settings_databases import databases
 
 django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 CONFIG = configuration.load_or_exit()
+failpoints.arm(CONFIG.failpoints)
 
 SECRET_KEY = keys.django_key(CONFIG)
 OMNI_MASTER_KEYS = keys.master_keys(CONFIG)

@@ -19,7 +19,7 @@ from accounts.access import recheck
 from apps import access as app_access
 from apps.models import DesiredState
 from consensus.gate import Transaction
-from omni.kernel import clock
+from omni.kernel import clock, failpoints
 from omni.kernel.clock import rfc3339
 from omni.kernel.errors import Conflict, UnsupportedMedia
 from omni.rest import paging
@@ -100,6 +100,7 @@ class ReleaseViewSet(ViewSet):
 
         if not is_dry_run(request) and services.existing_build(owner, version, sha256) is None:
             store().put(upload)
+            failpoints.hit("after_blob_fsync_before_row")
         try:
             return perform(request, verb, fingerprint=f"{sha256}:{deploy}")
         except IntegrityError:  # the same version came at the same moment; now it is there to be compared with

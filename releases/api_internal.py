@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from consensus.gate import Transaction
-from omni.kernel import clock
+from omni.kernel import clock, failpoints
 from omni.kernel.errors import FieldError, InvalidInput, UnsupportedMedia
 from omni.rest import paging
 from omni.rest.permissions import actor_of
@@ -118,6 +118,7 @@ class WorkerBuildViewSet(ViewSet):
 
         def verb(tx: Transaction) -> Reply:
             build = services.finish_build(tx, build_id=build_id, token=body["token"], result=result)
+            failpoints.hit("build_done_before_commit")
             return Reply({"release": build.release_number, "status": build.status})
 
         return perform(request, verb, cause=f"build {result.outcome}")

@@ -19,7 +19,7 @@ from django.conf import settings
 
 from apps.models import DesiredState
 from consensus import gate
-from omni.kernel import clock
+from omni.kernel import clock, failpoints
 from omni.kernel.context import system
 from releases import services
 from releases.models import Artifact, Build
@@ -82,6 +82,7 @@ class Relay:
         except BrokerUnreachable as error:
             _log.warning("builds wait for the broker: %s", error)
             return 0, str(error)
+        failpoints.hit("after_publish_before_mark")
         now = clock.monotonic()
         self._published.update({build_id: (attempt, now) for build_id, attempt in due})
         return len(due), ""

@@ -16,7 +16,7 @@ from consensus import fence
 from consensus.lease import Held
 from consensus.page import PageWriter
 from consensus.static import LEASE_S, StaticLease
-from omni.kernel import clock
+from omni.kernel import clock, failpoints
 
 RENEW_S = 0.5
 _FENCE_CHECK_S = 2.0
@@ -62,6 +62,7 @@ class Leadership:
         close_old_connections()
         try:
             claim = fence.claim(self.cluster_id, self.member)
+            failpoints.hit("claimed_before_serve")
             self.lease.grant(claim.epoch, claim.claim_id)
             self.on_elected()
         except (Error, fence.ForeignCluster, fence.ClaimLost) as error:

@@ -19,6 +19,7 @@ import httpx
 
 from consensus.lease import ConsensusUnavailable, Held, Lease, NotHeld
 from omni.front.requests import Answer, BodyTooLarge, Request
+from omni.kernel import failpoints
 from omni.kernel.errors import NoLeader, OmniError, OutcomeUnknown, TooLarge
 
 HEADER = "omni-forwarded"
@@ -150,6 +151,7 @@ class Forwarder:
         content = request.chunks(self.idle_s) if body is None else body
         outgoing = self._client.build_request(request.method, url, headers=raw_headers, content=content)
         response = await self._client.send(outgoing, stream=True)
+        failpoints.hit("forward_sent_before_reply")
         relayed = [(name, value) for name, value in response.headers.multi_items() if name not in _NOT_RELAYED]
         if int(response.headers.get("content-length", "1048577")) <= 1 << 20:
             data = b"".join([chunk async for chunk in response.aiter_raw()])

@@ -57,6 +57,9 @@ def check(keys: Keys, sources: Sources, *, alone: bool = False) -> None:
     _check_limits(keys, sources)
     _check_urls(keys, sources)
     _check_storage(keys, sources)
+    if keys.failpoints and keys.environment == "production":
+        fix = "remove it, or set OMNI_ENV=development on a machine of your own"
+        sources.complain(("failpoints",), keys.failpoints, "breaks things on purpose, for tests of failures", fix)
 
 
 def _check_nodes(keys: Keys, sources: Sources) -> None:

@@ -194,6 +194,7 @@ class Keys(Section):
         "localhost", "apps answer at `<app>.<domain>`"
     )
     raft_port_offset: Annotated[int, Field(ge=1, le=60_000)] = key(10_000, "a node's Raft port is its port plus this")
+    failpoints: str = key("", "tests of failures only: folder where a test says what breaks; refused in production")
     log_format: Literal["text", "json"] = key("text", "format of the processes' own logs")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = key("INFO", "what they write")
 
