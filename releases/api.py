@@ -24,7 +24,7 @@ from omni.kernel.clock import rfc3339
 from omni.kernel.errors import Conflict, UnsupportedMedia
 from omni.rest import paging
 from omni.rest.permissions import actor_of
-from omni.rest.writes import Reply, etag, is_dry_run, no_body, perform
+from omni.rest.writes import Reply, etag, is_dry_run, key_scope, no_body, perform
 from releases import access, build_log, intake, representation, schema, services
 from releases.models import Build, Release
 from releases.states import BuildStatus
@@ -75,7 +75,7 @@ class ReleaseViewSet(ViewSet):
         intake.deploy_wanted(deploy_query, None)
         if request.META.get("omni.phase") == "preflight":
             store().check_room()
-            return Response(status=204)
+            return Response(status=204, headers={"Omni-Key-Scope": key_scope(request)})
         upload = request.META.get("omni.upload")
         if upload is None:
             raise UnsupportedMedia(f"Send a form with a file, or one of {', '.join(schema.ARCHIVE_TYPES)}.")

@@ -260,3 +260,14 @@ def test_a_log_says_when_nothing_can_come_any_more(api: Api, app: App) -> None:
     long_ago = clock.from_us(1_700_000_000_000_000)
     build = make_build(app, status="failed", finished_at=long_ago)
     assert api.get(f"/app/{app.pk}/builds/{build.pk}/logs").json()["ended"]["status"] == "failed"
+
+
+def test_a_judged_upload_says_which_key_it_holds_for_which_principal(api: Api, app: App, artifacts: Any) -> None:
+    path, before = f"/app/{app.name}/release/v1.0/upload", {"omni.phase": "preflight"}
+    mine = api._send(path, before, {"Idempotency_Key": "k"})["Omni-Key-Scope"]
+    assert len(mine) == 64
+    assert mine == api._send(path, before, {"Idempotency_Key": "k"})["Omni-Key-Scope"]
+    assert mine != api._send(path, before, {"Idempotency_Key": "l"})["Omni-Key-Scope"]
+    assert mine != Api(make_token(app.org))._send(path, before, {"Idempotency_Key": "k"})["Omni-Key-Scope"]
+    assert api._send(path, before, {})["Omni-Key-Scope"] == ""
+    assert api._send(path, before, {"Idempotency_Key": "x" * 201}).status_code == 422

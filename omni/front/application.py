@@ -16,6 +16,7 @@ from omni.front import following, intake, watching
 from omni.front.forwarding import HEADER, Forwarder, Hop
 from omni.front.problems import answer as problem_answer
 from omni.front.requests import Answer, BodyTooLarge, ClientGone, ClientIdle, Receive, Request, Scope, Send
+from omni.front.streaming_keys import StreamingKeys
 from omni.kernel.errors import Malformed, NotFound, NotLeader, OmniError, StaleRead, TooLarge
 
 # Telemetry is append-only and owned by who reports it: any member takes it (ARCHITECTURE, "How a write travels" 5).
@@ -65,6 +66,8 @@ class Front:
         )  # fmt: skip
         self._intake = intake.Intake(config.artifacts_path / "incoming", limits.upload_max_bytes, times.upload_idle_s)
         self._intake.sweep()
+        self._streaming = StreamingKeys(config.node_dir(config.me) / "uploading")
+        self._streaming.sweep()
         self._watch = watching.IndexWatch(lambda: self._django.run(index.exact))
         self._watching = watching.Watching(self._watch, times.watch_max_s, times.index_wait_s)
         self._following = following.Following(self._ask, self._watch)
@@ -149,7 +152,8 @@ class Front:
         refusal = await self._judge(request)
         if refusal is not None:
             return refusal
-        upload = await self._intake.receive(request)
+        with self._streaming.hold(request.extra.get("omni.key", "")):
+            upload = await self._intake.receive(request)
         try:
             taking = replace(request, extra={**request.extra, "omni.phase": "take", "omni.upload": upload})
             return await self._django.call(taking)
@@ -163,6 +167,7 @@ class Front:
         if answer.status >= 300:
             return answer
         self._intake.check(request)
+        request.extra["omni.key"] = answer.header("Omni-Key-Scope")
         return None
 
     async def _ask(self, request: Request) -> Answer:

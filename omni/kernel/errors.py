@@ -86,6 +86,19 @@ class TransitionRefused(Conflict):
         self.actual = actual
 
 
+class IdempotencyInFlight(Conflict):
+    """The first request with this Idempotency-Key is still sending its body."""
+
+    code, title = "in_flight", "A request with this Idempotency-Key is under way"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The first upload with this Idempotency-Key is still under way.",
+            retry_after_s=2,
+            next="repeat the request with the same key when the first one has ended",
+        )
+
+
 class StaleRevision(OmniError):
     status, code, title = 412, "stale_revision", "The object has changed since you read it"
 

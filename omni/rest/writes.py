@@ -132,15 +132,8 @@ class _Key:
 
     @classmethod
     def of(cls, request: Request, fingerprint: str) -> _Key | None:
-        given = request.headers.get("Idempotency-Key")
-        if given is None:
-            return None
-        if not 1 <= len(given) <= _KEY_LENGTH or not given.isprintable():
-            detail = f"1 to {_KEY_LENGTH} printable characters are wanted."
-            raise InvalidInput("The Idempotency-Key is not valid.", errors=[FieldError("/", "invalid", detail)])
-        actor = actor_of(request)
-        scope = hashlib.sha256(f"{actor.kind}:{actor.id}:{given}".encode()).hexdigest()
-        return cls(scope, fingerprint_of(request, fingerprint))
+        scope = key_scope(request)
+        return cls(scope, fingerprint_of(request, fingerprint)) if scope else None
 
     def stored(self) -> Response | None:
         """The first answer again. Raises InvalidInput when the key was used for another request."""
@@ -170,6 +163,18 @@ class _Key:
             write_index=at,
             created_at=now,
         )
+
+
+def key_scope(request: Request) -> str:
+    """What an Idempotency-Key is unique in: principal and key, hashed. Empty without one. Raises InvalidInput."""
+    given = request.headers.get("Idempotency-Key")
+    if given is None:
+        return ""
+    if not 1 <= len(given) <= _KEY_LENGTH or not given.isprintable():
+        detail = f"1 to {_KEY_LENGTH} printable characters are wanted."
+        raise InvalidInput("The Idempotency-Key is not valid.", errors=[FieldError("/", "invalid", detail)])
+    actor = actor_of(request)
+    return hashlib.sha256(f"{actor.kind}:{actor.id}:{given}".encode()).hexdigest()
 
 
 def fingerprint_of(request: Request, extra: str) -> str:
