@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -20,8 +22,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from consensus import sqlite_lock
 from omni.kernel import clock
 
-_LOCK_WAIT_TIMEOUT = 1205
+_LOCKED = {1205, 3572}  # the row's lock was not free (in time); MySQL's own number for NOWAIT
 CLAIM_LOCK_WAIT_S = 1
+FROZEN_S = 0.25  # who holds the fence's row for so long is frozen: it is the last statement before COMMIT
+_LOOK_EVERY_S = 0.02
+CLAIM_WITHIN_S = 5.0
 
 
 class ForeignCluster(Exception):
@@ -30,7 +35,8 @@ class ForeignCluster(Exception):
     def __init__(self, theirs: str, ours: str) -> None:
         super().__init__(
             f"the database belongs to cluster {theirs}, this is cluster {ours}; two clusters never share one database. "
-            "Use another database, or give this cluster the cluster.secret that the database was made with"
+            "Use another database, or give this cluster the cluster.secret that the database was made with. To make "
+            f"this cluster its owner on purpose, stop the other one and run: manage.py cluster_adopt --from {theirs}"
         )
         self.theirs = theirs
         self.ours = ours
@@ -85,22 +91,22 @@ def advance(connection: BaseDatabaseWrapper, epoch: int) -> int | None:
 def claim(cluster_id: str, member: str, using: str = DEFAULT_DB_ALIAS) -> Claim:
     """Raise the epoch for `member`. Raises ForeignCluster, ClaimLost, or the database's own errors.
 
-    A former leader that froze inside a transaction holds the row: after 1 s its connection (its process, on SQLite)
-    is killed and the claim repeated. An unknown outcome is resolved by reading the random `claim_id` back.
+    A former leader that froze inside a transaction holds the row: its connection (its process, on SQLite) is killed.
+    One that lives is waited for, it holds the row for milliseconds. An unknown outcome is resolved by reading the
+    random `claim_id` back.
     """
     connection = connections[using]
-    _create_row(connection, cluster_id)
     epoch, _, theirs, _ = read(using)
+    if not theirs:
+        _create_row(connection, cluster_id)
+        epoch, _, theirs, _ = read(using)
     if theirs != cluster_id:
         raise ForeignCluster(theirs, cluster_id)
     claim_id = secrets.token_hex(8)
     try:
-        with _short_lock_wait(connection), sqlite_lock.held(connection, kill_frozen_after_s=CLAIM_LOCK_WAIT_S):
+        with sqlite_lock.held(connection, kill_frozen_after_s=CLAIM_LOCK_WAIT_S):
             _raise_epoch(connection, epoch, cluster_id, member, claim_id)
-    except OperationalError as error:
-        if error.args and error.args[0] == _LOCK_WAIT_TIMEOUT:
-            _kill_writer(connection)
-            return claim(cluster_id, member, using)
+    except OperationalError:
         connection.close()
         if _holder_claim(connection) != claim_id:
             raise
@@ -108,14 +114,52 @@ def claim(cluster_id: str, member: str, using: str = DEFAULT_DB_ALIAS) -> Claim:
 
 
 def _raise_epoch(connection: BaseDatabaseWrapper, epoch: int, cluster_id: str, member: str, claim_id: str) -> None:
+    """At once if the row is free; else a frozen holder is removed, and live ones are queued behind."""
+    values = [member, claim_id, connection.ops.adapt_datetimefield_value(clock.now()), epoch, cluster_id]
+    if connection.vendor != "mysql":
+        _update_epoch(connection, values, wait=True)
+        return
+    first: tuple[int, int, int, int] | None = None
+    since = time.monotonic()
+    until = since + CLAIM_WITHIN_S
+    while not _took(connection, values, wait=False, last=time.monotonic() > until):
+        seen = _uncommitted(connection)
+        if first is None:
+            first, since = seen, time.monotonic()
+        elif seen != first:  # many write: such a row is never just free, so stand in line
+            with _short_lock_wait(connection):
+                if _took(connection, values, wait=True):
+                    return
+            first = None
+        elif time.monotonic() - since >= FROZEN_S:
+            _kill(connection, seen[0])
+            first = None
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _took(connection: BaseDatabaseWrapper, values: list[Any], *, wait: bool, last: bool = False) -> bool:
+    """Whether the epoch is raised; False when the row is locked (raised on the `last` try)."""
+    try:
+        _update_epoch(connection, values, wait=wait)
+    except OperationalError as error:
+        if last or not error.args or error.args[0] not in _LOCKED:
+            raise
+        return False
+    return True
+
+
+def _update_epoch(connection: BaseDatabaseWrapper, values: list[Any], *, wait: bool) -> None:
+    mine = "CONNECTION_ID()" if connection.vendor == "mysql" else str(os.getpid())
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        if not wait:
+            cursor.execute("SELECT id FROM consensus_fence WHERE id = 1 FOR UPDATE NOWAIT")
         cursor.execute(
-            "UPDATE consensus_fence SET epoch = epoch + 1, holder = %s, claim_id = %s, claimed_at = %s "
-            "WHERE id = 1 AND epoch = %s AND cluster_id = %s",
-            [member, claim_id, connection.ops.adapt_datetimefield_value(clock.now()), epoch, cluster_id],
+            f"UPDATE consensus_fence SET epoch = epoch + 1, writer = {mine}, holder = %s, claim_id = %s, "  # noqa: S608
+            "claimed_at = %s WHERE id = 1 AND epoch = %s AND cluster_id = %s",
+            values,
         )
         if cursor.rowcount != 1:
-            raise ClaimLost(f"another member claimed the fence after epoch {epoch}")
+            raise ClaimLost(f"another member claimed the fence after epoch {values[3]}")
 
 
 def _create_row(connection: BaseDatabaseWrapper, cluster_id: str) -> None:
@@ -154,13 +198,16 @@ def _short_lock_wait(connection: BaseDatabaseWrapper) -> Iterator[None]:
             cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", [before])
 
 
-def _kill_writer(connection: BaseDatabaseWrapper) -> None:
-    """KILL the connection that holds the row (same database user, so no privilege is needed: DECISIONS 1)."""
+def _kill(connection: BaseDatabaseWrapper, writer: int) -> None:
+    """End a connection: same database user, so no privilege is needed (DECISIONS 1)."""
+    with contextlib.suppress(OperationalError), connection.cursor() as cursor:  # it may have ended by itself
+        cursor.execute(f"KILL {int(writer)}")
+
+
+def _uncommitted(connection: BaseDatabaseWrapper) -> tuple[int, int, int, int]:
+    """(connection that wrote last, write index, epoch, our own connection), as the row's holder has left them."""
     with connection.cursor() as cursor:
-        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED")
-        cursor.execute("SELECT writer, CONNECTION_ID() FROM consensus_fence WHERE id = 1")
-        writer, mine = cursor.fetchone()
-        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        if writer and writer != mine:
-            with contextlib.suppress(OperationalError):  # it may have ended by itself
-                cursor.execute(f"KILL {int(writer)}")
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED")
+        cursor.execute("SELECT writer, write_index, epoch, CONNECTION_ID() FROM consensus_fence WHERE id = 1")
+        writer, index, epoch, mine = cursor.fetchone()
+    return int(writer), int(index), int(epoch), int(mine)
