@@ -101,11 +101,17 @@ class Assignments:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The last health check: when, what came of it, and what it said."""
+    """The last health check: when, what came of it, and what it said.
+
+    `status` is what an HTTP check was answered with or the code that an exec check ended with, `snippet` the beginning
+    of what it said; both are kept from the first of a row of answers that are otherwise alike.
+    """
 
     at: str
     ok: bool
     detail: str
+    status: int | None = None
+    snippet: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +285,8 @@ LATENCY_BUCKETS_MS: tuple[float, ...] = (
 class RequestCount:
     """Requests that ended at one instance in the `window_s` before `at_us`, from the ingress's own access log.
 
-    `histogram` has len(LATENCY_BUCKETS_MS) + 1 counts. `instance_id` 0: no instance answered.
+    `histogram` has len(LATENCY_BUCKETS_MS) + 1 counts. `instance_id` 0: no instance answered. `retried` are those of
+    `requests` that another instance had been tried for before; an ingress that does not know leaves it at 0.
     """
 
     app_id: int
@@ -289,6 +296,7 @@ class RequestCount:
     requests: int
     failed: int  # status >= 500
     histogram: list[int]
+    retried: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,21 +305,37 @@ class RequestCounts:
     rows: list[RequestCount]
 
 
+Pool = Literal["stable", "canary"]
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
+    """An instance that takes requests. Without a canary under way every target is `stable`."""
+
     instance_id: int
     address: str
     port: int
+    pool: Pool = "stable"
 
 
 @dataclass(frozen=True, slots=True)
 class HostRoute:
-    """One host name and the instances behind it; no targets means 503 with a page that says so."""
+    """One host name and the instances behind it; no targets means 503 with a page that says so.
+
+    `canary_percent` of the host's requests (0 to 99) go to the targets of the pool `canary`, the others to those of
+    `stable`. It changes only where a rollout moves from phase to phase, never because an instance comes or goes: an
+    ingress that has to reload for it does so a few times per rollout. While it is above 0 a pool may be empty for a
+    moment; its share then goes to the other pool. At 0 no target is of the pool `canary`.
+
+    An instance that is to take no requests is not listed, healthy or not: the waiting side of a blue_green rollout,
+    and the old side that is kept warm after the switch. A switch is therefore nothing but another list of targets.
+    """
 
     host: str
     app_id: int
     maintenance: bool = False
     targets: list[Target] = field(default_factory=list)
+    canary_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
