@@ -146,7 +146,8 @@ REST_FRAMEWORK = {
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "Omni Orchestrator",
-    "DESCRIPTION": "The HTTP contract of an application platform whose control plane you can kill.",
+    "DESCRIPTION": "The HTTP contract of an application platform whose control plane you can kill. "
+    "What each error code means and what helps: [/docs/problems](/docs/problems).",
     "VERSION": "1",
     "OAS_VERSION": "3.0.3",
     "SERVE_INCLUDE_SCHEMA": False,

@@ -22,6 +22,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("schema", documents.Schema.as_view(), name="schema"),
     path("docs", documents.Docs.as_view(), name="docs"),
+    path("docs/problems", documents.problems),
     path("redoc", documents.Redoc.as_view(), name="redoc"),
     path("health", HealthViewSet.as_view({"get": "whole"})),
     path("health/live", HealthViewSet.as_view({"get": "live"})),

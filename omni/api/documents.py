@@ -1,9 +1,12 @@
-"""`/schema`, `/docs`, `/redoc` from local assets, open without a token; `/` leads to the console."""
+"""`/schema`, `/docs`, `/docs/problems`, `/redoc` from local assets, open without a token; `/` leads to the console."""
 
 from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+
+from omni.kernel import problem_codes
 
 
 class Schema(SpectacularJSONAPIView):
@@ -27,6 +30,11 @@ class Redoc(SpectacularRedocView):
     permission_classes = ()
     authentication_classes = ()
     url_name = "schema"
+
+
+def problems(request: HttpRequest) -> HttpResponse:
+    """Where the `type` of every problem leads: a page of our own, since Swagger UI's knows no anchors."""
+    return render(request, "documents/problems.html", {"problems": problem_codes.CODES})
 
 
 def root(_request: HttpRequest) -> HttpResponse:

@@ -18,17 +18,17 @@ from rest_framework.response import Response
 from omni.kernel import errors
 from omni.kernel.context import request_id
 from omni.kernel.errors import FieldError, OmniError
+from omni.kernel.problem_codes import type_url
 from omni.rest.rendering import dumps
 
 MEDIA_TYPE = "application/problem+json"
-_DOCS = "/docs#problem-"
 _log = logging.getLogger("omni.problem")
 
 
 def body(error: OmniError) -> dict[str, Any]:
     """The problem document of an error."""
     problem: dict[str, Any] = {
-        "type": _DOCS + error.code,
+        "type": type_url(error.code),
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
