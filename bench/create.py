@@ -29,9 +29,12 @@ def main() -> None:
             rounds = measure(platform, connections, options.seconds, options.rounds)
             ratio, per_s = rounds.ratio("create", "insert"), rounds.per_s("create")
             rows += [
-                [str(connections), name, f"{rounds.per_s(name):.0f}", rounds.latency(name)] for name in rounds.results
+                [str(connections), name, f"{rounds.per_s(name):.0f}", rounds.latency(name)]
+                + [f"{rounds.cpu_ms(name, what):.2f}" for what in ("web", "database")]
+                for name in rounds.results
             ]
-            said = f"create / insert at {connections} connections: {ratio:.2f}"
+            dearer = rounds.cpu_ratio("create", "insert", "web")
+            said = f"create / insert at {connections} connections: {ratio:.2f}, at {dearer:.1f} times the web CPU"
             if connections == 8:
                 said += f" {verdict(ratio, _GOAL)}; {per_s:.0f}/s {verdict(per_s, _GOAL_PER_S)}"
             notes.append(said)
@@ -39,21 +42,23 @@ def main() -> None:
         events = int(platform.sql("SELECT COUNT(*) FROM kernel_event WHERE kind = 'app.created'"))
     notes.append(f"{created} apps and as many events: {'yes' if created == events else f'NO, {events}'}")
     notes.append("published peer: 1,325 empty Swarm services/s from eight clients")
-    report(
-        "Create: POST /app/create against one INSERT",
-        [*table(["connections", "what", "per s", "p50 / p99 ms"], rows), "", *(f"- {note}" for note in notes)],
-    )
+    lines = table(["connections", "what", "per s", "p50 / p99 ms", "web CPU ms", "database CPU ms"], rows)
+    report("Create: POST /app/create against one INSERT", [*lines, "", *(f"- {note}" for note in notes)])
 
 
 def measure(platform: Platform, connections: int, seconds: float, rounds: int) -> Rounds:
     floor = load.request_of("POST", "/insert", {}, '{"name":"bench-{n}"}')
     ours = load.request_of("POST", "/app/create", platform.headers, '{"name":"bench-{n}","memory_mb":32}')
 
+    def ask(server: str, port: int, request: str) -> Measured:
+        watch = {"web": platform.pids(server), "database": platform.pids("database")}
+        return load.run(port, [request], connections=connections, seconds=seconds, watch=watch).check(201)
+
     def insert() -> Measured:
-        return load.run(platform.floor_port, [floor], connections=connections, seconds=seconds).check(201)
+        return ask("floor", platform.floor_port, floor)
 
     def create() -> Measured:
-        return load.run(platform.port, [ours], connections=connections, seconds=seconds).check(201)
+        return ask("web", platform.port, ours)
 
     return Rounds({"insert": insert, "create": create}, rounds)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from omni.launch import proc
 from omni.launch.spec import ProcessSpec
@@ -108,6 +109,13 @@ class Platform:
         if done.returncode:
             raise RuntimeError(done.stderr[-3000:])
         return done.stdout
+
+    def pids(self, name: str) -> list[int]:
+        """The processes behind `web`, `floor`, `daemon`…: the one that was started and its children; `database`."""
+        if name == "database":
+            return [self._server.pid] if self._server is not None else []
+        parent = psutil.Process(self.processes[name].pid)
+        return [parent.pid, *(child.pid for child in parent.children(recursive=True))]
 
     def start_floor(self) -> None:
         """Bare Django on `floor_port`, served like a node."""
@@ -232,13 +240,14 @@ def wait_for(
 
 
 def report(name: str, lines: list[str]) -> None:
-    """Print a result, and append it to RESULTS.md with date and machine."""
+    """Print a result and keep it in RESULTS.md with date and machine, in place of the last one of that bench."""
     text = "\n".join(lines)
     print(text)
-    entry = f"\n## {name}\n\n{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC · {machine()}\n\n{text}\n"
-    first = "" if RESULTS.exists() else "# Results of the benches\n\nAppended by each run; ratios count, not rates.\n"
-    with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(first + entry)
+    entry = f"## {name}\n\n{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC · {machine()}\n\n{text}\n"
+    head = "# Results of the benches\n\nThe newest result of each (`bench/README.md`); ratios count, not rates.\n"
+    parts = RESULTS.read_text(encoding="utf-8").split("\n## ")[1:] if RESULTS.exists() else []
+    kept = [f"## {part.strip()}\n" for part in parts if part.splitlines()[0] != name]
+    RESULTS.write_text("\n".join([head, *kept, entry]), encoding="utf-8")
 
 
 def machine() -> str:

@@ -2,8 +2,9 @@
 
     python -m bench.load '{"port": 8000, "connections": 8, "seconds": 5, "requests": ["GET /x HTTP/1.1\\r\\n…"]}'
 
-Owns the counting: requests/s, latency, answers by status. Keeps to what a benchmark needs: keep-alive, bodies by
-Content-Length or chunked. `{n}` in a request is replaced by a number that grows (names, keys).
+Owns the counting: requests/s, latency, answers by status, and what the servers' processes computed meanwhile (a rate
+on a shared machine says who else was there; CPU time per request says what the work costs). Keeps to what a benchmark
+needs: keep-alive, bodies by Content-Length or chunked. `{n}` in a request is replaced by a number that grows.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +30,14 @@ _BODY_LENGTH = re.compile(r"Content-Length: @\r\n")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """`statuses` of all answers; latencies in milliseconds."""
+    """`statuses` of all answers; latencies in milliseconds; `cpu_ms` a request, by the name of what was watched."""
 
     per_s: float
     p50_ms: float
     p99_ms: float
     max_ms: float
     statuses: dict[str, int] = field(default_factory=dict)
+    cpu_ms: dict[str, float] = field(default_factory=dict)
 
     def check(self, *wanted: int) -> Measured:
         """Raises when anything but the wanted status was answered: a fast error is no result."""
@@ -51,9 +55,18 @@ def request_of(method: str, path: str, headers: dict[str, str], body: str = "") 
     return "\r\n".join(lines) + "\r\n\r\n" + body
 
 
-def run(port: int, requests: list[str], *, connections: int = 8, seconds: float = 5.0, warm_s: float = 1.0) -> Measured:
-    """Measure in a process of its own, after `warm_s` that do not count."""
-    job = {"port": port, "requests": requests, "connections": connections, "seconds": seconds, "warm_s": warm_s}
+def run(
+    port: int,
+    requests: list[str],
+    *,
+    connections: int = 8,
+    seconds: float = 5.0,
+    warm_s: float = 1.0,
+    watch: Mapping[str, Sequence[int]] | None = None,
+) -> Measured:
+    """Measure in a process of its own, after `warm_s` that do not count. `watch`: processes by the name of a sum."""
+    job = {"port": port, "requests": requests, "connections": connections, "seconds": seconds, "warm_s": warm_s,
+           "watch": {name: list(pids) for name, pids in (watch or {}).items()}}  # fmt: skip
     command = [sys.executable, "-m", "bench.load", "-"]
     done = subprocess.run(
         command,
@@ -69,6 +82,15 @@ def run(port: int, requests: list[str], *, connections: int = 8, seconds: float 
     return Measured(**json.loads(done.stdout))
 
 
+def cpu_s(pids: Sequence[int]) -> float:
+    """User and system time of all threads of these processes so far."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 class _Load:
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
@@ -76,11 +98,13 @@ class _Load:
         self.texts = itertools.cycle(job["requests"])
         self.times: list[float] = []
         self.statuses: Counter[str] = Counter()
+        self.spent: dict[str, float] = {}
 
     async def go(self) -> Measured:
         started = time.perf_counter()
         begin, end = started + self.job["warm_s"], started + self.job["warm_s"] + self.job["seconds"]
-        await asyncio.gather(*(self._connection(begin, end) for _ in range(self.job["connections"])))
+        connections = [self._connection(begin, end) for _ in range(self.job["connections"])]
+        await asyncio.gather(self._watch(begin, end), *connections)
         times = sorted(self.times)
         if not times:
             return Measured(0.0, 0.0, 0.0, 0.0, dict(self.statuses))
@@ -90,7 +114,15 @@ class _Load:
             p99_ms=times[min(len(times) - 1, int(len(times) * 0.99))] * 1000,
             max_ms=times[-1] * 1000,
             statuses=dict(self.statuses),
+            cpu_ms={name: spent * 1000 / len(times) for name, spent in self.spent.items()},
         )
+
+    async def _watch(self, begin: float, end: float) -> None:
+        watched: dict[str, list[int]] = self.job.get("watch", {})
+        await asyncio.sleep(begin - time.perf_counter())
+        before = {name: cpu_s(pids) for name, pids in watched.items()}
+        await asyncio.sleep(end - time.perf_counter())
+        self.spent = {name: cpu_s(pids) - before[name] for name, pids in watched.items()}
 
     async def _connection(self, begin: float, end: float) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.job["port"])

@@ -25,6 +25,15 @@ class Rounds:
     def per_s(self, name: str) -> float:
         return statistics.median(one.per_s for one in self.results[name])
 
+    def cpu_ms(self, name: str, what: str) -> float:
+        """Median of the CPU time that `what` (a server) spent on one request."""
+        return statistics.median(one.cpu_ms[what] for one in self.results[name])
+
+    def cpu_ratio(self, name: str, floor: str, what: str) -> float:
+        """Median over the rounds of the CPU time per request / the floor's."""
+        pairs = zip(self.results[name], self.results[floor], strict=True)
+        return statistics.median(mine.cpu_ms[what] / other.cpu_ms[what] for mine, other in pairs)
+
     def latency(self, name: str) -> str:
         middle = statistics.median(one.p50_ms for one in self.results[name])
         high = statistics.median(one.p99_ms for one in self.results[name])
