@@ -72,12 +72,12 @@ def _agent() -> dict[str, Any]:
 
 
 def _ingress() -> dict[str, Any]:
-    ingress = settings.CONFIG.ingress
+    address, port = settings.CONFIG.ingress_address, settings.CONFIG.ingress.port
     try:
-        with socket.create_connection((ingress.address, ingress.port), timeout=0.3):
+        with socket.create_connection((address, port), timeout=0.3):
             return {"status": "up"}
     except OSError:
-        return {"status": "down", "detail": f"nothing listens on port {ingress.port}"}
+        return {"status": "down", "detail": f"nothing listens on port {port}"}
 
 
 def _parts() -> dict[str, Any]:

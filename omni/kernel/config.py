@@ -127,6 +127,23 @@ class Config(Keys):
     def raft_port(self, member: Member) -> int:
         return member.port + self.raft_port_offset
 
+    def reach(self, member: Member) -> str:
+        """The URL at which processes of this host reach the member."""
+        return member.url
+
+    def control_plane(self, first: Member) -> list[str]:
+        """Every member as processes of this host reach it: `first`, then those of this host, then the others."""
+        here = self.members_here
+        order = sorted(self.members, key=lambda member: (member != first, member not in here))
+        return [self.reach(member) for member in order]
+
+    @property
+    def ingress_address(self) -> str:
+        """What this host's ingress listens on: as given, else loopback, or with several hosts this host's address."""
+        if self.several_hosts and self.origin("ingress", "address") == "default":
+            return self.me.address
+        return self.ingress.address
+
     def port_range(self, member: Member) -> tuple[int, int]:
         """First and last port of the member's instances."""
         first = self.agent.port_base + self.agent.port_count * self.members.index(member)

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from omni.kernel import config_databases
 from omni.kernel.config_keys import Keys
 from omni.kernel.config_sources import Sources
 
@@ -206,17 +207,19 @@ def _check_url(
 ) -> None:
     path = (name,)
     fix = f"write it like {example}"
+    url = value.get_secret_value()
     try:
-        parts = urlsplit(value.get_secret_value())
-        port_ok = parts.port is None or parts.port > 0
+        parts = urlsplit(url)
+        if parts.scheme in ("mysql", "mariadb"):
+            config_databases.mysql(url)
+        elif parts.port == 0:
+            raise ValueError("port 0")
     except ValueError:
         sources.complain(path, value, "has a port or host that is none", fix)
         return
     if parts.scheme not in schemes:
         sources.complain(path, value, f"must begin with one of {', '.join(s + '://' for s in schemes)}", fix)
         return
-    if not port_ok:
-        sources.complain(path, value, "has port 0", fix)
     if parts.scheme in ("mysql", "mariadb") and not parts.path.strip("/"):
         sources.complain(path, value, "names no database", fix)
     password = unquote(parts.password or "").lower()

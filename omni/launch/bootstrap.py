@@ -5,6 +5,7 @@ Owns their names, modes and content. Nothing that exists is overwritten but what
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -23,8 +24,8 @@ def prepare(config: Config, here: list[Member]) -> None:
     """Everything on disk that the processes of this machine expect."""
     _make_folders(config, here)
     secret_files.ensure_keys(config)
-    secret_files.read_or_create(config.state / "admin.token", new_admin_token)
-    secret_files.read_or_create(config.state / "admin.password", lambda: secrets.token_urlsafe(18))
+    secret_files.read_or_create(config.state / "admin.token", lambda: admin_token(config))
+    secret_files.read_or_create(config.state / "admin.password", lambda: admin_password(config))
     for member in here:
         _write_json(config.node_dir(member) / "agent.json", agent_settings(config, member, here))
     _write_json(config.state / "ingress" / "ingress.json", ingress_settings(config, here[0]))
@@ -33,10 +34,24 @@ def prepare(config: Config, here: list[Member]) -> None:
         write_broker_settings(config)
 
 
-def new_admin_token() -> str:
-    """`omni_<8 characters, the prefix>_<43 characters>`, as `accounts` makes them."""
+def admin_token(config: Config) -> str:
+    """`omni_<8 characters, the prefix>_<43 characters>`, as `accounts` makes them; the same one on several hosts."""
+    if config.several_hosts:
+        secret = keys.cluster_secret(config)
+        return f"omni_{keys.derive(secret, 'admin-prefix').hex()[:8]}_{_text(keys.derive(secret, 'admin-token'))}"
     prefix = "".join(secrets.choice(_LETTERS) for _ in range(8))
     return f"omni_{prefix}_{secrets.token_urlsafe(32)}"
+
+
+def admin_password(config: Config) -> str:
+    """Random, but the same one on each of several hosts."""
+    if config.several_hosts:
+        return _text(keys.derive(keys.cluster_secret(config), "admin-password"))[:24]
+    return secrets.token_urlsafe(18)
+
+
+def _text(key: bytes) -> str:
+    return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
 def _make_folders(config: Config, here: list[Member]) -> None:
@@ -62,12 +77,11 @@ def _private(folder: Path) -> None:
 def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[str, Any]:
     """agent.json: what the agent of one node is told (the contract of `agent`)."""
     secret = keys.cluster_secret(config)
-    others = [other.url for other in config.members if other != member]
     return {
         "node": member.id,
         "address": member.address,
         "index": config.members.index(member),
-        "control_plane": [member.url, *others],
+        "control_plane": config.control_plane(member),
         "token": internal_tokens.mint("node", member.id, secret),
         "state_dir": str(config.node_dir(member) / "agent"),
         "instances_dir": str(config.state / "instances"),
@@ -105,13 +119,12 @@ def protected_ports(config: Config, here: list[Member]) -> list[list[int]]:
 
 def ingress_settings(config: Config, member: Member) -> dict[str, Any]:
     """ingress.json: what this machine's ingress is told."""
-    others = [other.url for other in config.members if other != member]
     return {
         "node": member.id,
-        "control_plane": [member.url, *others],
+        "control_plane": config.control_plane(member),
         "token": internal_tokens.mint("node", member.id, keys.cluster_secret(config)),
         "state_dir": str(config.state / "ingress"),
-        "address": config.ingress.address,
+        "address": config.ingress_address,
         "port": config.ingress.port,
         "domain": config.domain,
         "log_level": config.ingress.log_level.lower(),

@@ -52,7 +52,7 @@ def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[st
         "warnings": list(config.warnings),
         "here": [_member(member) for member in here],
         "members": [_member(member) for member in config.members],
-        "ports": [*ports, (config.ingress.address, config.ingress.port, "ingress")],
+        "ports": [*ports, (config.ingress_address, config.ingress.port, "ingress")],
         "ingress_url": config.ingress_url,
         "admin_token_file": str(config.state / "admin.token"),
         "shutdown_s": config.timings.shutdown_s,
@@ -190,14 +190,14 @@ def valkey_binary(config: Config) -> str:
 
 def worker(config: Config) -> ProcessSpec:
     """The build worker. It gets no database and no secret but its own token."""
-    name = "builder-1"
+    name = f"builder-{config.me.address}" if config.several_hosts else "builder-1"
     environment = _environment(config, "worker") | {
         "OMNI_CONFIG": str(config.state / "worker" / "config.json"),
         "OMNI_BROKER_URL": config.broker,
         "OMNI_WORKER": name,
         "OMNI_WORKER_TOKEN": internal_tokens.mint("worker", name, keys.cluster_secret(config)),
         "OMNI_WORKER_DIR": str(config.state / "worker"),
-        "OMNI_CONTROL_PLANE": ",".join(member.url for member in config.members),
+        "OMNI_CONTROL_PLANE": ",".join(config.control_plane(config.me)),
     }
     pool = ["--pool", "solo"] if sys.platform == "win32" else ["--concurrency", str(config.worker.builds)]
     argv = [sys.executable, "-m", "celery", "-A", "omni.celery", "worker", "--loglevel", "WARNING"]

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from omni.launch import http
 from omni.launch.screen import Screen, last_lines
@@ -19,6 +20,7 @@ from omni.launch.screen import Screen, last_lines
 _TIMEOUT_S = 150.0
 _PAUSE_S = 0.1
 _SPEAK_EVERY_S = 5.0
+_REACHED_AS_LOCALHOST = ("127.0.0.1", "0.0.0.0", "localhost", "::1", "::")  # noqa: S104 - compared, not bound
 
 
 def main(arguments: list[str]) -> int:
@@ -91,19 +93,29 @@ def next_steps(plan: dict[str, Any]) -> str:
     folder = shlex.quote(str(Path(plan["project"]) / "examples" / "hello"))
     auth = '-H "Authorization: Bearer $TOKEN"'
     gzipped = "-H 'Content-Type: application/gzip'"
-    app_url = plan["ingress_url"].replace("://", "://hello.", 1)
+    open_app = _open_app(plan)
     return f"""Next: upload an example app and open it
 
   TOKEN=$(cat {shlex.quote(token_file)})
   curl {auth} -H 'Content-Type: application/json' -d '{{"name": "hello"}}' {url}/app/create
   tar -cz -C {folder} . | curl {auth} {gzipped} --data-binary @- {url}/app/hello/release/1/upload
-  curl {app_url}/
+  {open_app}
 
   console      {url}/admin/  (user admin, password in {Path(token_file).with_name("admin.password")})
   API          {url}/docs
   admin token  {token_file}
   stop         Ctrl-C, or: kill $(cat {shlex.quote(str(Path(plan["state"]) / "start.pid"))})
 """
+
+
+def _open_app(plan: dict[str, Any]) -> str:
+    """How to open `hello`: by its name where that leads to the ingress, else by the ingress's own address."""
+    url = plan["ingress_url"].replace("://", "://hello.", 1)
+    address, port, _ = next(entry for entry in plan["ports"] if entry[2] == "ingress")
+    name = urlsplit(url).hostname or ""
+    if name.endswith(".localhost") and address not in _REACHED_AS_LOCALHOST:
+        return f"curl -H 'Host: {name}' http://{address}:{port}/"
+    return f"curl {url}/"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from omni.kernel import config, internal_tokens
+from accounts import tokens as accounts_tokens
+from omni.kernel import config, config_members, internal_tokens
 from omni.launch import bootstrap, demo, fresh, options, plan, ready, rotation
 from omni.launch.screen import Screen, last_lines
 from omni.launch.spec import ProcessSpec
@@ -61,6 +62,46 @@ def test_members_of_other_hosts_are_not_started_here(tmp_path: Path) -> None:
     environ = {name: SECRETS[name] for name in ("OMNI_DATABASE_URL", "OMNI_CLUSTER_SECRET")}
     with pytest.raises(config.ConfigError, match="address of this machine"):
         plan.build(load(tmp_path, environ, address="198.51.100.1", instances=elsewhere))
+
+
+HOSTS = [{"port": 8000, "address": f"198.51.100.{number}"} for number in (1, 2)]
+SHARED = {name: SECRETS[name] for name in ("OMNI_DATABASE_URL", "OMNI_CLUSTER_SECRET")}
+
+
+def on_host(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> config.Config:
+    """The configuration as the host with this address reads it; the file is the same on all."""
+    monkeypatch.setattr(config_members, "is_local", lambda known: known == address)
+    monkeypatch.setattr(plan, "is_local", lambda known: known == address)
+    return load(folder, SHARED, instances=HOSTS, **keys)
+
+
+def test_each_host_starts_its_own_nodes_and_services_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = plan.build(on_host(tmp_path, "198.51.100.2", monkeypatch))
+    assert [member["id"] for member in built["here"]] == ["198.51.100.2-8000"]
+    assert len(built["members"]) == 2
+    assert {"broker", "worker", "ingress", "node-8000"} <= set(specs(built))
+    assert ["198.51.100.2", 8080, "ingress"] in [list(entry) for entry in built["ports"]]
+    assert specs(built)["worker"].set["OMNI_WORKER"] == "builder-198.51.100.2"
+
+
+def test_the_ingress_of_several_hosts_listens_where_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = on_host(tmp_path, "198.51.100.2", monkeypatch, ingress={"address": "0.0.0.0"})  # noqa: S104
+    assert read.ingress_address == "0.0.0.0"  # noqa: S104
+
+
+def test_several_hosts_share_the_first_admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        plan.build(on_host(folder, f"198.51.100.{number}", monkeypatch))
+        made.append([(folder / "state" / name).read_text() for name in ("admin.token", "admin.password")])
+    assert made[0] == made[1]
+    assert accounts_tokens.read(made[0][0].strip()).digest
 
 
 def test_worker_agent_and_ingress_are_given_no_secret(tmp_path: Path) -> None:
@@ -113,10 +154,10 @@ def test_what_is_secret_is_private_and_a_second_start_keeps_it(tmp_path: Path) -
     assert {name: (state / name).read_text() for name in private} == before
 
 
-def test_the_admins_token_has_the_form_of_tokens() -> None:
+def test_the_admins_token_has_the_form_of_tokens(tmp_path: Path) -> None:
     from accounts import tokens
 
-    assert tokens.read(bootstrap.new_admin_token()).prefix.startswith("omni_")
+    assert tokens.read(bootstrap.admin_token(load(tmp_path))).prefix.startswith("omni_")
 
 
 def test_an_external_broker_is_not_started(tmp_path: Path) -> None:
