@@ -6,6 +6,7 @@ A verb gets a `Transaction`, which is its proof that it runs inside. Must not kn
     gate.run(verb, actor=..., cause=...)        run a verb; the whole of it again on a deadlock or lock wait
     gate.rehearse(verb, ...)                    run it, keep its result, undo it (dry run)
     gate.maintenance("why")                     migrations and tests only: writes without the fence
+    gate.pin(epoch)                             this thread writes under this epoch or not at all
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import datetime as dt
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -84,6 +86,7 @@ class _Settings:
 
 
 _settings = _Settings()
+_pinned = threading.local()
 
 
 def configure(lease: Lease, member: str) -> None:
@@ -158,6 +161,14 @@ def maintenance(reason: str, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
         yield
 
 
+def pin(epoch: int) -> None:
+    """What this thread decides from now on was seen under `epoch`, and is written under it or not at all.
+
+    For the leader's loops: a tick that began under an old term must not commit under a new one of the same member.
+    """
+    _pinned.epoch = epoch
+
+
 def _held() -> Held:
     try:
         answer = lease().current()
@@ -166,6 +177,8 @@ def _held() -> Held:
     if not isinstance(answer, Held):
         raise NotLeader(answer.leader)
     if answer.valid_until <= clock.monotonic():
+        raise NotLeader(None)
+    if getattr(_pinned, "epoch", answer.epoch) != answer.epoch:
         raise NotLeader(None)
     return answer
 

@@ -22,6 +22,7 @@ _BODY = struct.Struct("<BxxxxxxxqdQ32s80s")
 _CRC = struct.Struct("<I")
 SIZE = _BODY.size + _CRC.size
 _TORN_READS = 50
+_LONGEST_S = 60.0  # no page is valid for longer; one that says so was written before a reboot set the clock back
 
 
 class PageWriter:
@@ -31,6 +32,8 @@ class PageWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            if hasattr(os, "posix_fallocate"):  # a hole would end the process by SIGBUS on a full disk
+                os.posix_fallocate(fd, 0, SIZE)
             os.ftruncate(fd, SIZE)
             self._map = mmap.mmap(fd, SIZE)
         finally:
@@ -42,8 +45,16 @@ class PageWriter:
     def not_held(self, leader: str | None, valid_until: float) -> None:
         self._write(0, 0, valid_until, "", leader or "")
 
-    def close(self) -> None:
+    def unknown(self) -> None:
+        """Nobody can say who leads: a page that has expired already."""
         self._write(0, 0, 0.0, "", "")
+
+    def close(self, leader: str | None = None, for_s: float = 0.0) -> None:
+        """The last words: nobody is known to lead, or `leader` does, to be believed for `for_s`."""
+        if leader is not None:
+            self.not_held(leader, clock.monotonic() + for_s)
+        else:
+            self.unknown()
         self._map.close()
 
     def _write(self, held: int, epoch: int, valid_until: float, claim: str, leader: str) -> None:
@@ -69,7 +80,7 @@ class PageLease:
 
     def _answer(self, body: bytes) -> Held | NotHeld:
         held, epoch, valid_until, _pid, claim, leader = _BODY.unpack(body)
-        if valid_until <= clock.monotonic():
+        if not 0 < valid_until - clock.monotonic() < _LONGEST_S:
             raise ConsensusUnavailable("the member's daemon has not renewed the lease page")
         if held:
             return Held(epoch, valid_until, claim.rstrip(b"\0").decode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from django.db import OperationalError, connection, transaction
 
@@ -9,6 +11,7 @@ from accounts.models import Org
 from accounts.services import create_org
 from consensus import fence, gate
 from consensus.fake import FakeLease
+from consensus.lease import NoLease
 from consensus.models import Fence
 from consensus.write_guard import UngatedWrite, written_table
 from omni.kernel.context import system
@@ -86,6 +89,39 @@ def test_a_follower_does_not_even_begin(lease: FakeLease) -> None:
     lease.fail()
     with pytest.raises(NoLeader):
         _create("nobody")
+
+
+def test_a_tick_that_began_under_the_old_term_commits_nothing_under_the_new_one(lease: FakeLease) -> None:
+    """Elected again at once: the lease is held, the fence is ours, but what the tick saw is from before."""
+    refusals: list[BaseException] = []
+    begun, elected_again = threading.Event(), threading.Event()
+
+    def tick() -> None:
+        gate.pin(1)
+        begun.set()
+        elected_again.wait(10)
+        try:
+            _create("late")
+        except NotLeader as refusal:
+            refusals.append(refusal)
+        finally:
+            connection.close()
+
+    old = threading.Thread(target=tick)
+    old.start()
+    assert begun.wait(10)
+    lease.hold(2)
+    elected_again.set()
+    old.join(10)
+    assert len(refusals) == 1
+    assert not Org.objects.filter(name="late").exists()
+
+
+def test_a_management_command_cannot_commit() -> None:
+    gate.configure(NoLease(), "127.0.0.1-8000")
+    with pytest.raises(NoLeader, match="HTTP"):
+        _create("by-hand")
+    assert not Org.objects.filter(name="by-hand").exists()
 
 
 def test_a_rehearsal_keeps_its_result_and_undoes_its_writes() -> None:

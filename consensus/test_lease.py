@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from consensus.elected import ElectedLease
 from consensus.fake import FakeLease
-from consensus.lease import ConsensusUnavailable, Held, NotHeld
+from consensus.lease import ConsensusUnavailable, Held, NoLease, NotHeld
 from consensus.page import SIZE, PageLease, PageWriter
+from consensus.raft.page import RaftPage, RaftPageWriter, RaftView
 from consensus.static import StaticLease
 from omni.kernel import clock
 
@@ -54,19 +56,82 @@ class TestFakeLease(LeaseContract):
 
 class TestStaticLease(LeaseContract):
     def make(self, tmp_path: Path) -> StaticLease:
-        return StaticLease("a:1", "a:1")
+        return StaticLease("a:1")
 
     def hold(self, lease: StaticLease, epoch: int) -> None:  # type: ignore[override]
-        lease.grant(epoch, "claim")
+        term = lease.term()
+        assert term is not None
+        lease.grant(term, epoch, "claim")
 
     def lose(self, lease: StaticLease) -> None:  # type: ignore[override]
         lease.revoke()
 
-    def test_only_the_first_entry_is_a_candidate(self) -> None:
-        assert StaticLease("a:1", "a:1").is_candidate
-        follower = StaticLease("a:2", "a:1")
-        assert not follower.is_candidate
-        assert follower.current() == NotHeld("a:1")
+    def test_it_leads_only_after_the_claim(self) -> None:
+        assert StaticLease("a:1").current() == NotHeld(None)
+
+
+def raft_view(
+    role: str, term: int = 4, *, established: bool = True, leader: str | None = "a:1", for_s: float = 5.0
+) -> RaftView:
+    return RaftView(role, term, leader, established, clock.monotonic() + for_s, 10, os.getpid())  # type: ignore[arg-type]
+
+
+class _Elected(ElectedLease):
+    """An elected lease beside the page that its Raft process would write."""
+
+    def __init__(self, path: Path) -> None:
+        self.raft = RaftPageWriter(path)
+        super().__init__("a:1", RaftPage(path))
+
+
+class TestElectedLease(LeaseContract):
+    def make(self, tmp_path: Path) -> _Elected:
+        return _Elected(tmp_path / "raft.page")
+
+    def hold(self, lease: _Elected, epoch: int) -> None:  # type: ignore[override]
+        lease.raft.write(raft_view("leader"))
+        term = lease.term()
+        assert term == 4
+        lease.grant(term, epoch, "claim")
+
+    def lose(self, lease: _Elected) -> None:  # type: ignore[override]
+        lease.raft.write(raft_view("follower", 5, established=False, leader="b:2"))
+
+    def test_it_ends_with_the_page_and_never_reaches_beyond_it(self, tmp_path: Path) -> None:
+        lease = self.make(tmp_path)
+        self.hold(lease, 7)
+        view = raft_view("leader", for_s=0.05)
+        lease.raft.write(view)
+        answer = lease.current()
+        assert isinstance(answer, Held)
+        assert answer.valid_until == view.valid_until
+        lease.raft.write(raft_view("leader", for_s=-0.001))
+        assert lease.term() is None
+        with pytest.raises(ConsensusUnavailable):
+            lease.current()
+
+    def test_a_claim_for_an_earlier_term_is_worth_nothing(self, tmp_path: Path) -> None:
+        lease = self.make(tmp_path)
+        self.hold(lease, 7)
+        lease.raft.write(raft_view("leader", 6))
+        assert lease.term() == 6
+        assert lease.current() == NotHeld(None), "elected again, but the fence is not claimed for this term"
+
+    def test_a_leader_that_has_not_seen_its_own_term_applied_is_none_yet(self, tmp_path: Path) -> None:
+        lease = self.make(tmp_path)
+        lease.raft.write(raft_view("leader", established=False))
+        assert lease.term() is None
+        assert lease.current() == NotHeld(None)
+
+    def test_a_follower_names_the_leader(self, tmp_path: Path) -> None:
+        lease = self.make(tmp_path)
+        self.lose(lease)
+        assert lease.current() == NotHeld("b:2")
+
+
+def test_a_management_command_holds_no_lease() -> None:
+    with pytest.raises(ConsensusUnavailable, match="HTTP"):
+        NoLease().current()
 
 
 class _Page:
@@ -111,5 +176,17 @@ class TestPageLease(LeaseContract):
         page = self.make(tmp_path)
         self.hold(page, 1)
         page.writer.close()
+        with pytest.raises(ConsensusUnavailable):
+            page.current()
+
+    def test_the_last_words_of_a_page_may_name_who_leads_now(self, tmp_path: Path) -> None:
+        page = self.make(tmp_path)
+        self.hold(page, 1)
+        page.writer.close("b:2", for_s=5.0)
+        assert page.current() == NotHeld("b:2")
+
+    def test_a_page_from_before_a_reboot_has_expired(self, tmp_path: Path) -> None:
+        page = self.make(tmp_path)
+        page.writer.held(Held(3, clock.monotonic() + 864_000, ""), "a:1")
         with pytest.raises(ConsensusUnavailable):
             page.current()

@@ -13,6 +13,7 @@ from django.core.management.commands import migrate
 
 from consensus import gate
 from consensus.lease import ConsensusUnavailable, Held
+from consensus.page import PageLease
 
 
 class Command(migrate.Command):
@@ -26,13 +27,21 @@ class Command(migrate.Command):
 
     def handle(self, *args: Any, while_leading: bool = False, **options: Any) -> Any:
         if not while_leading and settings.CONFIG.role == "command" and _leader_lives():
-            raise CommandError("A leader is running on this host. Stop the platform first (Ctrl-C in start.sh).")
+            raise CommandError(
+                "A leader is running, and members of this host know it. Stop the platform first (Ctrl-C in start.sh)."
+            )
         with gate.maintenance("migrate"):
             return super().handle(*args, **options)
 
 
 def _leader_lives() -> bool:
-    try:
-        return isinstance(gate.lease().current(), Held)
-    except ConsensusUnavailable:
-        return False
+    """Whether any member of this host leads or knows who does."""
+    config = settings.CONFIG
+    for member in config.members:
+        try:
+            answer = PageLease(config.node_dir(member) / "lease").current()
+        except ConsensusUnavailable:
+            continue
+        if isinstance(answer, Held) or answer.leader is not None:
+            return True
+    return False
