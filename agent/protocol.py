@@ -62,8 +62,9 @@ class Assignment:
     """One instance that this node is to run, stop or forget.
 
     `generation` counts in-place restarts asked for: the agent restarts when it grows.
-    `drain_s` is how long to wait between "desired is no longer run" and SIGTERM, so that every ingress has
-    dropped the address first. `command` is the user's own line (Procfile), run by `/bin/sh -c` in the sandbox.
+    Between "desired is no longer run" and SIGTERM pass at least `drain_s`, in which every ingress drops the address,
+    and at most `drain_max_s`; in between it ends as soon as `drained` says that no ingress has an open request at the
+    instance. `command` is the user's own line (Procfile), run by `/bin/sh -c` in the sandbox.
     `remove` means: stopped for good, delete the instance's directory once its log is acknowledged.
     """
 
@@ -86,6 +87,8 @@ class Assignment:
     restart_policy: Literal["always", "on_failure", "never"] = "always"
     stop_timeout_s: float = 10.0
     drain_s: float = 2.5
+    drain_max_s: float = 2.5
+    drained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +304,16 @@ class RequestCount:
 
 @dataclass(frozen=True, slots=True)
 class RequestCounts:
+    """Rows in the order in which their ingress numbers them: those up to the last stored number are not stored again.
+
+    `source` names the file that the numbers are kept in; one that is lost begins anew under another name. An ingress
+    that numbers nothing leaves it empty.
+    """
+
     node: str
     rows: list[RequestCount]
+    source: str = ""
+    first_seq: int = 1
 
 
 Pool = Literal["stable", "canary"]
@@ -329,6 +340,9 @@ class HostRoute:
 
     An instance that is to take no requests is not listed, healthy or not: the waiting side of a blue_green rollout,
     and the old side that is kept warm after the switch. A switch is therefore nothing but another list of targets.
+
+    `sticky` keeps a client at its instance by a cookie. `requests_per_second` (0: no limit) with `burst` answers 429
+    beyond, `max_body_mb` (0: no limit) 413; both are counted at each ingress for itself.
     """
 
     host: str
@@ -336,16 +350,33 @@ class HostRoute:
     maintenance: bool = False
     targets: list[Target] = field(default_factory=list)
     canary_percent: int = 0
+    sticky: bool = False
+    requests_per_second: float = 0.0
+    burst: int = 0
+    max_body_mb: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Every host name of the platform as of (epoch, index); applied under the same rule as `Assignments`."""
+    """Every host name of the platform as of (epoch, index); applied under the same rule as `Assignments`.
+
+    `leaving` are instances that wait for their open requests to end: an ingress reports each as `Drained` when it has
+    none there any more.
+    """
 
     cluster_id: str
     epoch: int
     index: int
     hosts: list[HostRoute] = field(default_factory=list)
+    leaving: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """POST /agent/drained: this ingress has no open request at these instances, and sends them no new one."""
+
+    node: str
+    instances: list[int]
 
 
 Message = TypeVar("Message")

@@ -94,9 +94,9 @@ class AgentViewSet(ViewSet):
 
     @extend_schema(exclude=True)
     def requests(self, request: Request) -> Response:
-        _node_of(request)
+        node = _node_of(request)
         message = _message(RequestCounts, request)
-        ingest.store_requests(message.rows)
+        ingest.store_requests(node, message)
         return Response({"acked": len(message.rows)})
 
     @extend_schema(exclude=True)

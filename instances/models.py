@@ -10,11 +10,20 @@ from django.db import models
 
 from apps.models import App
 from instances.states import DeploymentStatus, InstanceStatus, NodeStatus
-from instances.telemetry.models import HostSample, LatestSample, LogLine, LogOffset, RequestSample, Sample
+from instances.telemetry.models import (
+    HostSample,
+    LatestSample,
+    LogLine,
+    LogOffset,
+    RequestOffset,
+    RequestSample,
+    Sample,
+)
 from releases.models import Release
 
 __all__ = [
-    "Deployment", "HostSample", "Instance", "LatestSample", "LogLine", "LogOffset", "Node", "RequestSample", "Sample",
+    "Deployment", "HostSample", "Instance", "LatestSample", "LogLine", "LogOffset", "Node", "RequestOffset",
+    "RequestSample", "Sample",
 ]  # fmt: skip
 
 

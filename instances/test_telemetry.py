@@ -6,7 +6,7 @@ import pytest
 
 from agent.protocol import LATENCY_BUCKETS_MS
 from instances.conftest import Platform, call, node_token
-from instances.models import HostSample, LogLine, LogOffset, Node, Sample
+from instances.models import HostSample, LogLine, LogOffset, Node, RequestSample, Sample
 from instances.telemetry import figures, ingest, quantiles, retention, spans
 from omni.kernel import clock
 from omni.kernel.errors import InvalidInput, Malformed
@@ -198,6 +198,41 @@ def test_requests_become_rates_and_quantiles(running):
     body = figures.read_app(running.app_id).body
     assert (body["requests_per_second"], body["error_rate"]) == (2.0, 0.1)
     assert 7 <= body["response_ms"]["p50"] <= body["response_ms"]["p99"] <= 10
+
+
+def _post_requests(row, numbers: list[int], first_seq: int, source: str = "s1") -> int:
+    now = clock.to_us(clock.now())
+    rows = [
+        {"app_id": row.app_id, "instance_id": row.pk, "at_us": now, "window_s": 5.0, "requests": number, "failed": 0,
+         "histogram": []}
+        for number in numbers
+    ]  # fmt: skip
+    body = {"node": row.node.name, "rows": rows, "source": source, "first_seq": first_seq}
+    return call(node_token(row.node.name), "POST", "/agent/requests", body).status_code
+
+
+def _counted() -> list[int]:
+    return list(RequestSample.objects.order_by("id").values_list("requests", flat=True))
+
+
+def test_a_repeated_row_of_request_counts_is_stored_once(running):
+    for _ in range(2):
+        assert _post_requests(running, [1, 2, 3], 1) == 200
+    assert _post_requests(running, [2, 3, 4], 2) == 200
+    assert _counted() == [1, 2, 3, 4]
+    assert _post_requests(running, [9], 9) == 200, "rows between were dropped by the ingress: nothing waits for them"
+    assert _post_requests(running, [4, 9], 8) == 200
+    assert _counted() == [1, 2, 3, 4, 9]
+
+
+def test_an_ingress_that_lost_its_numbers_and_another_node_begin_anew(running, platform):
+    assert _post_requests(running, [1, 2], 1) == 200
+    assert _post_requests(running, [5], 1, source="s2") == 200
+    other = make_instance(running.app, node=Node.objects.exclude(pk=running.node_id)[0], on_node=True, slot=7)
+    assert _post_requests(other, [7], 1) == 200
+    assert _counted() == [1, 2, 5, 7]
+    assert _post_requests(running, [1], 0) == 400
+    assert _post_requests(running, [1], 1, source="x" * 33) == 400
 
 
 def test_quantiles():

@@ -1,14 +1,15 @@
 """From the access log to the control plane: reads, counts, sends, and remembers how far it came.
 
 Owns `counting.json`: position in the log, open windows and unacknowledged rows in one file, so that no request is
-counted twice or left out when this process is killed between two steps. What nobody takes for long is dropped,
-oldest first.
+counted twice or left out when this process is killed between two steps. Rows are numbered, so that the receiver knows
+a repeated one. What nobody takes for long is dropped, oldest first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class RequestCounting:
         self._state = state
         self._counter = Counter(window_s)
         self._pending: list[RequestCount] = []
+        self._source = secrets.token_hex(8)
+        self._first_seq = 1  # the number of the first pending row
         self._log = AccessLog(access_log, self._restore())
 
     def _restore(self) -> Position | None:
@@ -49,6 +52,8 @@ class RequestCounting:
             stored = orjson.loads(self._state.read_bytes())
             self._counter.restore(stored["open"])
             self._pending = [from_json(RequestCount, row) for row in stored["pending"]]
+            if "source" in stored:
+                self._source, self._first_seq = str(stored["source"]), int(stored["first_seq"])
             return Position(stored["inode"], stored["offset"])
         except FileNotFoundError:
             return None
@@ -65,6 +70,8 @@ class RequestCounting:
             "offset": position.offset,
             "open": self._counter.dump(),
             "pending": self._pending,
+            "source": self._source,
+            "first_seq": self._first_seq,
         }
         await asyncio.to_thread(write_json, self._state, state)
 
@@ -85,17 +92,24 @@ class RequestCounting:
         """Close the windows that have ended and send what is pending."""
         rows = self._counter.close(now)
         if rows:
-            self._pending = [*self._pending, *rows][-MAX_PENDING:]
+            self._pending += rows
+            self._drop(len(self._pending) - MAX_PENDING)
             await self.save()
         if self._pending and await self._send():
             await self.save()
+
+    def _drop(self, count: int) -> None:
+        """Forget the oldest rows: taken, refused, or too many."""
+        if count > 0:
+            self._pending = self._pending[count:]
+            self._first_seq += count
 
     async def _send(self) -> bool:
         """True when at least one batch was taken."""
         taken = False
         while self._pending:
             batch = self._pending[:BATCH]
-            body = orjson.dumps(RequestCounts(self._node, batch))
+            body = orjson.dumps(RequestCounts(self._node, batch, self._source, self._first_seq))
             try:
                 response = await self._client.post(
                     f"{self._members.current}/agent/requests",
@@ -107,7 +121,7 @@ class RequestCounting:
             except httpx.HTTPStatusError as error:
                 if error.response.status_code < 500 and error.response.status_code not in (401, 403, 404, 408, 429):
                     log.warning("request counts refused and dropped: %s", error)
-                    self._pending = self._pending[len(batch) :]
+                    self._drop(len(batch))
                     continue
                 self._members.next()
                 return taken
@@ -115,6 +129,6 @@ class RequestCounting:
                 log.debug("request counts wait: %s", error)
                 self._members.next()
                 return taken
-            self._pending = self._pending[len(batch) :]
+            self._drop(len(batch))
             taken = True
         return taken

@@ -157,3 +157,40 @@ def test_rows_wait_for_the_control_plane_and_survive_a_kill(tmp_path: Path) -> N
             assert taken == [1, 2]
 
     asyncio.run(scenario())
+
+
+def test_rows_keep_their_numbers_over_a_kill_before_the_answer_was_noted(tmp_path: Path) -> None:
+    posted: list[tuple[str, int, list[int]]] = []
+    state = tmp_path / "counting.json"
+    as_sent = b""
+
+    def control(request: httpx.Request) -> httpx.Response:
+        nonlocal as_sent
+        as_sent = state.read_bytes()
+        body = orjson.loads(request.content)
+        posted.append((body["source"], body["first_seq"], [row["requests"] for row in body["rows"]]))
+        return httpx.Response(200, json={})
+
+    def counting(client: httpx.AsyncClient) -> RequestCounting:
+        members = Members(("http://a",))
+        return RequestCounting(client, members, "n", tmp_path / "access.log", state, 10.0)
+
+    async def scenario() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(control)) as client:
+            path = tmp_path / "access.log"
+            path.write_bytes(line(100.0, 1, 1, 200, 1.0) + b"\n")
+            first = counting(client)
+            await first.read()
+            await first.collect(111.1)
+            with path.open("ab") as out:
+                out.write(line(115.0, 1, 1, 200, 1.0) + b"\n" + line(116.0, 1, 1, 200, 1.0) + b"\n")
+            await first.read()
+            await first.collect(130.0)
+            state.write_bytes(as_sent)  # killed: sent, but not noted
+            second = counting(client)
+            await second.read()
+            await second.collect(130.0)
+
+    asyncio.run(scenario())
+    source = posted[0][0]
+    assert posted == [(source, 1, [1]), (source, 2, [2]), (source, 2, [2])]

@@ -1,7 +1,7 @@
 """What agents and ingresses send: log lines, samples, request counts. Written in bulk, outside the gate.
 
-Owns the rule that a repeated batch changes nothing (`LogOffset`), and that lines and figures of instances that the
-platform does not know (any more) are dropped.
+Owns the rule that a repeated batch changes nothing (`LogOffset`, `RequestOffset`), and that lines and figures of
+instances that the platform does not know (any more) are dropped.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import Any
 import orjson
 from django.db import transaction
 
-from agent.protocol import HostSample, LogAnswer, RequestCount, Sample
+from agent.protocol import HostSample, LogAnswer, RequestCount, RequestCounts, Sample
 from instances.models import Instance
 from instances.telemetry import statements as sql
+from omni.kernel import clock
 from omni.kernel.errors import Malformed
 from omni.kernel.tables import TELEMETRY
 
 LINE_MAX = 16 * 1024
 _LINE_COLUMNS = ("instance_id", "seq", "app_id", "at_us", "stream", "line")
 _FIGURES = ("cpu_percent", "memory_bytes", "network_rx_bytes", "network_tx_bytes")
+_SOURCE_MAX = 32
 MEASURED_S = 5  # the step that a sample as taken stands for
 
 
@@ -114,7 +116,37 @@ def _insert_samples(mine: Sequence[Sample], known: Mapping[int, int]) -> None:
     sql.insert("instances_latestsample", columns, sorted(rows), again="replace")
 
 
-def store_requests(counts: Sequence[RequestCount]) -> None:
+def store_requests(node: str, message: RequestCounts) -> None:
+    """Insert the rows that are not stored yet. One transaction: a row and its number are there together or not."""
+    if not message.source:
+        _insert_requests(message.rows)
+        return
+    if message.first_seq < 1 or len(message.source) > _SOURCE_MAX:
+        raise Malformed("Request counts have first_seq (from 1) and a short source.")
+    with transaction.atomic(using=TELEMETRY):
+        last = _lock_request_offset(node, message.source)
+        _insert_requests(message.rows[max(0, last + 1 - message.first_seq) :])
+        newest = message.first_seq + len(message.rows) - 1
+        if newest > last:
+            sql.execute(
+                "UPDATE instances_requestoffset SET last_seq = %s, at_us = %s WHERE node = %s AND source = %s",
+                [newest, clock.to_us(clock.now()), node, message.source],
+            )
+
+
+def _lock_request_offset(node: str, source: str) -> int:
+    """The highest stored number; the row stays locked, so that two posts of the same rows wait in turn."""
+    columns = ("node", "source", "last_seq", "at_us")
+    sql.insert("instances_requestoffset", columns, [(node, source, 0, clock.to_us(clock.now()))], again="ignore")
+    lock = " FOR UPDATE" if sql.is_mysql() else ""
+    found = sql.select(
+        f"SELECT last_seq FROM instances_requestoffset WHERE node = %s AND source = %s{lock}",  # noqa: S608
+        [node, source],
+    )
+    return int(found[0][0])
+
+
+def _insert_requests(counts: Sequence[RequestCount]) -> None:
     rows = [
         (c.app_id, c.instance_id, c.at_us, c.window_s, c.requests, c.failed, orjson.dumps(c.histogram).decode())
         for c in counts

@@ -114,6 +114,22 @@ class RequestSample(models.Model):
         return f"app {self.app_id}: {self.requests} requests"
 
 
+class RequestOffset(models.Model):
+    """The highest number stored per ingress: a repeated row is recognised by it. `source` is the ingress's own mark."""
+
+    pk = models.CompositePrimaryKey("node", "source")
+    node = models.CharField(max_length=64)
+    source = models.CharField(max_length=32)
+    last_seq = models.BigIntegerField()
+    at_us = models.BigIntegerField()  # when it last grew, for retention
+
+    class Meta:
+        app_label = "instances"
+
+    def __str__(self) -> str:
+        return f"ingress of {self.node} up to {self.last_seq}"
+
+
 class HostSample(models.Model):
     """Figures of one host."""
 

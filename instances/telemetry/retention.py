@@ -48,6 +48,7 @@ class Retention:
         _delete_old("instances_sample", now_us, times.rollup_retention_s, "step_s > 5 AND ")
         _delete_old("instances_hostsample", now_us, times.sample_retention_s)
         _delete_old("instances_requestsample", now_us, times.rollup_retention_s)
+        _delete_old("instances_requestoffset", now_us, times.rollup_retention_s)
         self._app_cursor = trim_logs(self._app_cursor, now_us)
         sweep_unknown()
 

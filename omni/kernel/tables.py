@@ -18,6 +18,7 @@ TELEMETRY_MODELS: dict[str, str] = {
     "instances.sample": "instances_sample",
     "instances.latestsample": "instances_latestsample",
     "instances.requestsample": "instances_requestsample",
+    "instances.requestoffset": "instances_requestoffset",
     "instances.hostsample": "instances_hostsample",
 }
 
