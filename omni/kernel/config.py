@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -127,9 +127,15 @@ class Config(Keys):
     def raft_port(self, member: Member) -> int:
         return member.port + self.raft_port_offset
 
+    def member_port(self, member: Member) -> int:
+        """Where the other hosts reach the member, over TLS."""
+        return member.port + self.member_port_offset
+
     def reach(self, member: Member) -> str:
-        """The URL at which processes of this host reach the member."""
-        return member.url
+        """The URL at which processes of this host reach the member: within the host plain, else over TLS."""
+        if config_checks.host_of(member.address) == config_checks.host_of(self.me.address):
+            return member.url
+        return f"https://{config_members.bracketed(member.address)}:{self.member_port(member)}"
 
     def control_plane(self, first: Member) -> list[str]:
         """Every member as processes of this host reach it: `first`, then those of this host, then the others."""
@@ -260,11 +266,12 @@ def load(
     sql = environ.get("OMNI_SQL", "") not in ("", "0")
     origins = dict(sources.origins) | {info.path: sources.file for info in _given_in_file(sources)}
     explicit = ("port",) in sources.origins or ("address",) in sources.origins
-    config._run = _Run(file, folder, node, explicit, cast(Role, role), sql, tuple(sources.warnings), origins)
+    config._run = _Run(file, folder, node, explicit, cast(Role, role), sql, origins=origins)
     config_checks.check(config, sources, alone=role in _WITHOUT_DATABASE)
     _check_me(config, sources, node)
     if sources.errors:
         raise ConfigError(list(dict.fromkeys(sources.errors)))
+    config._run = replace(config._run, warnings=tuple(sources.warnings))
     return config
 
 

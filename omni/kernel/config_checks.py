@@ -100,6 +100,10 @@ def _used_ports(keys: Keys) -> Iterator[tuple[str, int, tuple[str, ...], str]]:
         raft = entry.port + keys.raft_port_offset
         what = f"Raft of {entry.address}:{entry.port} (port + raft_port_offset)"
         yield host_of(entry.address), raft, ("instances", str(index), "port"), what
+    if len({host_of(entry.address) for entry in nodes}) > 1:
+        for index, entry in enumerate(nodes):
+            what = f"the other hosts' way to {entry.address}:{entry.port} (port + member_port_offset)"
+            yield host_of(entry.address), entry.port + keys.member_port_offset, ("instances", str(index), "port"), what
     if not nodes:
         yield host_of(keys.address), keys.port, ("port",), "this node"
         yield host_of(keys.address), keys.port + keys.raft_port_offset, ("port",), "Raft (port + raft_port_offset)"
@@ -117,7 +121,9 @@ def _check_ports(keys: Keys, sources: Sources) -> None:
         sources.complain(("agent", "port_base"), first, f"{count} nodes' instances would need ports up to {last}", fix)
     for host, port, path, what in _used_ports(keys):
         if port > 65_535:
-            sources.complain(path, port, f"is no port; wanted by {what}", "lower the port or raft_port_offset")
+            sources.complain(
+                path, port, f"is no port; wanted by {what}", "lower the port, raft_port_offset or member_port_offset"
+            )
         elif first <= port <= last:
             problem = f"wanted by {what}, but {first}-{last} are the instances' ports"
             sources.complain(path, port, problem, "choose a port outside, or move agent.port_base")
@@ -131,23 +137,48 @@ def _check_ports(keys: Keys, sources: Sources) -> None:
 def _is_raft_twin(keys: Keys, host: str, port: int) -> bool:
     """A node listed twice has its Raft port twice too; one message is enough."""
     nodes = [(host_of(entry.address), entry.port) for entry in keys.instances]
-    return nodes.count((host, port - keys.raft_port_offset)) > 1 or nodes.count((host, port)) > 1
+    offsets = (0, keys.raft_port_offset, keys.member_port_offset)
+    return any(nodes.count((host, port - offset)) > 1 for offset in offsets)
 
 
 def _check_hosts(keys: Keys, sources: Sources) -> None:
-    hosts = sorted({entry.address for entry in keys.instances if not is_loopback(entry.address)})
-    if len({host_of(entry.address) for entry in keys.instances}) > 1:
-        shown = ", ".join(hosts)
-        if not keys.database_url.get_secret_value() or _scheme(keys.database_url) == "sqlite":
-            fix = "give a MySQL or MariaDB server by database_url or OMNI_DATABASE_URL"
-            sources.complain(("database_url",), keys.database_url, f"SQLite serves one host only, not {shown}", fix)
-        if not keys.secrets.cluster.get_secret_value():
-            fix = "give every host the same random one by OMNI_CLUSTER_SECRET or secrets.cluster (openssl rand -hex 32)"
-            sources.complain(("secrets", "cluster"), "", f"the hosts {shown} need a common secret", fix)
+    hosts = sorted({host_of(entry.address) for entry in keys.instances})
+    if len(hosts) > 1:
+        _check_several_hosts(keys, sources, hosts)
     secret = keys.secrets.cluster.get_secret_value()
     if secret and len(secret) < _SECRET_MIN:
         fix = f"use {_SECRET_MIN} characters or more (openssl rand -hex 32)"
         sources.complain(("secrets", "cluster"), secret, "is too short to keep strangers out", fix)
+
+
+def _check_several_hosts(keys: Keys, sources: Sources, hosts: list[str]) -> None:
+    shown = ", ".join(host for host in hosts if host != "loopback")
+    if not keys.database_url.get_secret_value() or _scheme(keys.database_url) == "sqlite":
+        fix = "give a MySQL or MariaDB server by database_url or OMNI_DATABASE_URL"
+        sources.complain(("database_url",), keys.database_url, f"SQLite serves one host only, not {shown}", fix)
+    if not keys.secrets.cluster.get_secret_value():
+        fix = "give every host the same random one by OMNI_CLUSTER_SECRET or secrets.cluster (openssl rand -hex 32)"
+        sources.complain(("secrets", "cluster"), "", f"the hosts {shown} need a common secret", fix)
+    if not keys.artifacts.s3_bucket and keys.artifacts.copies > len(hosts):
+        problem = f"there are only {len(hosts)} hosts to keep them, so no upload could be taken"
+        sources.complain(("artifacts", "copies"), keys.artifacts.copies, problem, f"choose {len(hosts)} or less")
+    if len(hosts) == 2:
+        sources.warnings.append(
+            f"instances: with two hosts ({shown}) the loss of the one that has more nodes, or of either when they have "
+            "the same number, stops every write; three hosts go on without one"
+        )
+    if any(is_loopback(host) for host, _ in _servers(keys.database_url)):
+        sources.warnings.append(
+            "database_url names this very host: right only if each host has a server of one and the same Galera cluster"
+        )
+
+
+def _servers(url: SecretStr) -> tuple[tuple[str, int], ...]:
+    try:
+        found = config_databases.mysql(url.get_secret_value())
+    except ValueError:
+        return ()
+    return () if found.socket or _scheme(url) not in ("mysql", "mariadb") else found.hosts
 
 
 def _check_timings(keys: Keys, sources: Sources) -> None:

@@ -195,6 +195,9 @@ class Keys(Section):
     )
     raft_port_offset: Annotated[int, Field(ge=1, le=60_000)] = key(10_000, "a node's Raft port is its port plus this")
     failpoints: str = key("", "tests of failures only: folder where a test says what breaks; refused in production")
+    member_port_offset: Annotated[int, Field(ge=1, le=60_000)] = key(
+        5_000, "with several hosts the others reach a node at its port plus this, over TLS"
+    )
     log_format: Literal["text", "json"] = key("text", "format of the processes' own logs")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = key("INFO", "what they write")
 

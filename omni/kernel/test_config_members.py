@@ -66,3 +66,34 @@ def test_a_server_that_is_none_is_refused(tmp_path: Path, places: str, local: se
     with pytest.raises(config.ConfigError, match="has a port or host that is none") as refused:
         load(tmp_path, {"OMNI_DATABASE_URL": f"mysql://u:hidden-pass@{places}/name"})
     assert "hidden-pass" not in str(refused.value)
+
+
+def test_more_copies_than_hosts_could_never_be_kept(tmp_path: Path, local: set[str]) -> None:
+    local.add("10.0.0.1")
+    with pytest.raises(config.ConfigError, match="there are only 2 hosts to keep them"):
+        load(tmp_path, artifacts={"copies": 3})
+    assert load(tmp_path, artifacts={"copies": 3, "s3_bucket": "b"}).artifacts.s3_bucket == "b"
+
+
+def test_two_hosts_and_a_database_of_each_hosts_own_are_warned_of(tmp_path: Path, local: set[str]) -> None:
+    local.add("10.0.0.1")
+    assert "three hosts go on without one" in load(tmp_path).warnings[0]
+    loopback = load(tmp_path, {"OMNI_DATABASE_URL": "mysql://u:p4ssw0rd-x@127.0.0.1,10.0.0.2/omni"})
+    assert "Galera" in loopback.warnings[1]
+
+
+def test_members_of_one_host_talk_plainly_and_those_of_others_over_tls(tmp_path: Path, local: set[str]) -> None:
+    local.add("10.0.0.2")
+    read = load(tmp_path)
+    assert read.control_plane(read.members[3]) == [
+        "http://10.0.0.2:8001",
+        "http://10.0.0.2:8000",
+        "https://10.0.0.1:13000",
+        "https://10.0.0.1:13001",
+    ]
+
+
+def test_a_port_for_the_other_hosts_that_something_else_uses_is_refused(tmp_path: Path, local: set[str]) -> None:
+    local.add("10.0.0.1")
+    with pytest.raises(config.ConfigError, match="the other hosts' way to"):
+        load(tmp_path, member_port_offset=80)  # 8000 + 80 is the ingress
