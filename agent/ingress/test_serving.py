@@ -111,17 +111,11 @@ def test_a_change_of_members_under_load_drops_no_request(bed: Bed, control: Cont
             until(lambda names=names: names <= set(load.answers), what=f"{names} to serve")
         old = backends[0]
         # Out of the answers for longer than the refresh: it gets nothing any more and may go.
-        until(lambda: _quiet_for(load, f"b{old.number}", 1.2), 10, what="the drained one to be quiet")
+        until(lambda: load.quiet_s(f"b{old.number}") > 1.2, 10, what="the drained one to be quiet")
         old.kill()
         after = load.total
         until(lambda: load.total > after + 50)
     assert load.errors == []
-
-
-def _quiet_for(load: Load, name: str, seconds: float) -> bool:
-    before = load.answers[name]
-    time.sleep(seconds)
-    return load.answers[name] == before
 
 
 def test_killing_one_of_three_backends_fails_no_idempotent_request(bed: Bed, control: ControlPlane) -> None:
@@ -165,8 +159,9 @@ def test_the_killed_ingress_serves_on_and_its_successor_adopts_without_a_drop(be
     with Load(bed.port, HOST, True) as load, Load(bed.port, HOST, False) as fresh:
         until(lambda: load.total > 100 and fresh.total > 100)
         bed.kill()
-        at, fresh_at = load.total, fresh.total
-        time.sleep(3.0)  # longer than the refresh and the time a failed look-up is put up with
+        at, fresh_at, killed = load.total, fresh.total, time.monotonic()
+        # It serves for longer than the refresh and the time a failed look-up is put up with.
+        until(lambda: min(load.last_at["b1"], fresh.last_at["b1"]) > killed + 3.0, what="answers without the ingress")
         assert load.total > at + 100
         assert fresh.total > fresh_at + 100
         control.publish([route(HOST, 1, second)])
@@ -250,11 +245,13 @@ def test_another_build_of_caddy_replaces_the_old_one_under_load(bed: Bed, contro
 
 
 def test_idle_apps_outlast_a_short_death_of_the_ingress(bed: Bed, control: ControlPlane) -> None:
-    control.publish([route(HOST, 1, bed.backend()), route("never.asked", 2, bed.backend())])
+    asked = bed.backend()
+    control.publish([route(HOST, 1, asked), route("never.asked", 2, bed.backend())])
     bed.start()
     bed.until_served(HOST)
     bed.kill()
-    time.sleep(2.0)  # Caddy has closed its idle connection: to open one anew it must ask for the address
+    # Once Caddy has closed its idle connection, it must ask for the address to open one anew.
+    until(lambda: not bed.has_connection_to(asked), what="Caddy to close its idle connection")
     found: list[int] = []
     hosts = (HOST, "never.asked")
     threads = [threading.Thread(target=lambda host=host: found.append(bed.ask(host).status)) for host in hosts]

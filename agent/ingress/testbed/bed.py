@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from agent.ingress.caddy_process import alive, read_record
 from agent.protocol import HostRoute, Target
 
@@ -128,6 +130,11 @@ class Bed:
             raise AssertionError("no caddy runs")
         return record.pid
 
+    def has_connection_to(self, backend: BackendProcess) -> bool:
+        """Whether Caddy keeps a connection to it."""
+        connections = psutil.Process(self.caddy_pid()).net_connections("tcp")
+        return any(found.raddr and found.raddr.port == backend.port for found in connections)
+
     def backend(self) -> BackendProcess:
         backend = BackendProcess(len(self.backends) + 1)
         self.backends.append(backend)
@@ -167,6 +174,7 @@ class Load:
     think_s: float = 0.0
     answers: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
+    last_at: dict[str, float] = field(default_factory=dict)  # when each backend answered last, monotonic
 
     def __enter__(self) -> Load:
         self._stop = threading.Event()
@@ -184,6 +192,10 @@ class Load:
     def total(self) -> int:
         return sum(self.answers.values()) + len(self.errors)
 
+    def quiet_s(self, name: str) -> float:
+        """For how long backend `name` has not answered while others did."""
+        return max(self.last_at.values()) - self.last_at[name]
+
     def _run(self) -> None:
         connection: http.client.HTTPConnection | None = None
         while not self._stop.is_set():
@@ -199,6 +211,7 @@ class Load:
                 continue
             if response.status == 200:
                 self.answers[body] += 1
+                self.last_at[body] = time.monotonic()
             else:
                 self.errors.append(f"{response.status} {body[:200]}")
             if not self.keep_alive:
