@@ -57,8 +57,7 @@ class RaftPageWriter:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             # A file with a hole would end the process by SIGBUS at the first write on a full disk.
-            os.posix_fallocate(fd, 0, SIZE)
-            os.ftruncate(fd, SIZE)
+            os.pwrite(fd, b"\0" * SIZE, 0)
             self._map = mmap.mmap(fd, SIZE)
         finally:
             os.close(fd)
