@@ -33,13 +33,20 @@ class ForeignCluster(Exception):
     """The database belongs to another cluster; nobody of this one may write to it."""
 
     def __init__(self, theirs: str, ours: str) -> None:
-        super().__init__(
+        if theirs.startswith("restoring "):  # consensus.takeover's mark
+            super().__init__("a restore into this database did not finish; repeat it: manage.py cluster_restore PATH")
+        else:
+            super().__init__(self._whose(theirs, ours))
+        self.theirs = theirs
+        self.ours = ours
+
+    @staticmethod
+    def _whose(theirs: str, ours: str) -> str:
+        return (
             f"the database belongs to cluster {theirs}, this is cluster {ours}; two clusters never share one database. "
             "Use another database, or give this cluster the cluster.secret that the database was made with. To make "
             f"this cluster its owner on purpose, stop the other one and run: manage.py cluster_adopt --from {theirs}"
         )
-        self.theirs = theirs
-        self.ours = ours
 
 
 class ClaimLost(Exception):

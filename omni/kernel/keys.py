@@ -38,7 +38,11 @@ def derive(secret: str, purpose: str) -> bytes:
 
 def cluster_id(config: Config) -> str:
     """The identity that the database is checked against (DECISIONS 29)."""
-    secret = cluster_secret(config)
+    return cluster_id_of(cluster_secret(config))
+
+
+def cluster_id_of(secret: str) -> str:
+    """The identity that a cluster secret makes; empty without one."""
     return derive(secret, "cluster-id").hex()[:16] if secret else ""
 
 
@@ -54,8 +58,12 @@ def django_key(config: Config) -> str:
 def master_keys(config: Config) -> list[bytes]:
     """Fernet keys for secrets at rest, newest first; `id:key` entries, one a line or comma-separated."""
     given = _given_or_file(config, config.secrets.master.get_secret_value(), "master.key")
+    return master_keys_of(given, cluster_secret(config))
+
+
+def master_keys_of(given: str, secret: str) -> list[bytes]:
+    """Those that the text of a master.key holds; without one, what the cluster secret makes."""
     if not given:
-        secret = cluster_secret(config)
         given = derive(secret, "master").hex() if secret else _ephemeral("master")
     entries = [entry.strip() for entry in given.replace("\n", ",").split(",") if entry.strip()]
     return [_fernet(entry.split(":", 1)[-1]) for entry in entries]
