@@ -124,6 +124,12 @@ def revoke_token(tx: Transaction, token: ApiToken) -> None:
         tx.record("token.revoked", "token", token.pk, org_id=token.org_id, change={"prefix": token.prefix})
 
 
+def is_bootstrapped(admin_token: str) -> bool:
+    """Whether `bootstrap` would find nothing to do."""
+    known = ApiToken.objects.filter(digest=tokens.read(admin_token).digest).exists()
+    return known and User.objects.filter(username="admin").exists()
+
+
 def bootstrap(tx: Transaction, *, admin_token: str, admin_password: str) -> bool:
     """Org `default`, the user `admin` and the first token's hash; True if anything was missing (DECISIONS 5).
 

@@ -1,7 +1,6 @@
-"""The lease without consensus: the first entry of `instances` leads, the others forward to it (DECISIONS 9).
+"""The lease of a cluster of one member: nothing to agree on, so it leads from the moment when it claimed the fence.
 
-Owns who the leader is when there is nothing to agree on. Right for one host that runs the whole cluster, and refused
-by the configuration for more than one. Raft takes its place behind the same protocol.
+Owns that rule. With more than one member `elected.py` takes its place behind the same steps.
 """
 
 from __future__ import annotations
@@ -11,29 +10,28 @@ from dataclasses import dataclass
 from consensus.lease import Held, NotHeld
 from omni.kernel import clock
 
-LEASE_S = 2.0  # how long a page is valid; the daemon renews it four times in that time
+LEASE_S = 2.0  # how far each answer reaches; the daemon renews it many times in that time
+_TERM = 1
 
 
-@dataclass(slots=True)
+@dataclass
 class StaticLease:
-    """`me` and `leader` are `"<host>:<port>"`. Holds only after `grant`, that is after the fence was claimed."""
+    """`me` is `"<host>:<port>"`. Holds after `grant`."""
 
     me: str
-    leader: str
     _granted: tuple[int, str] | None = None
 
-    @property
-    def is_candidate(self) -> bool:
-        return self.me == self.leader
+    def term(self) -> int | None:
+        return _TERM
 
-    def grant(self, epoch: int, claim_id: str) -> None:
+    def grant(self, term: int, epoch: int, claim_id: str) -> None:
         self._granted = (epoch, claim_id)
 
     def revoke(self) -> None:
         self._granted = None
 
     def current(self) -> Held | NotHeld:
-        if self._granted is None:
-            return NotHeld(None if self.is_candidate else self.leader)
-        epoch, claim_id = self._granted
-        return Held(epoch, clock.monotonic() + LEASE_S, claim_id)
+        granted = self._granted
+        if granted is None:
+            return NotHeld(None)
+        return Held(granted[0], clock.monotonic() + LEASE_S, granted[1])

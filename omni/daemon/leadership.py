@@ -1,98 +1,86 @@
-"""The member's leadership: claims the fence, keeps the lease page fresh, says when to start and stop.
+"""The member's leadership, one short step after the other: the lease page first, then the leader's work.
 
-Owns the one place where leadership turns into work. With the static lease the first entry of `instances` leads; Raft
-takes the place of that rule behind the same steps: elected → claim the fence → bootstrap → page → controllers.
+Owns the order. Elected → (claims.py) the fence is claimed → the page says so → work starts. Deposed or expired → the
+page says so → work stops. Serves the static lease of one member and the elected one alike. A step waits for nothing:
+neither for the database nor for a socket.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
-from django.db import Error, close_old_connections, connections
-
-from consensus import fence
-from consensus.lease import Held
+from consensus.lease import Candidacy, ConsensusUnavailable, Held, NotHeld
 from consensus.page import PageWriter
-from consensus.static import LEASE_S, StaticLease
-from omni.kernel import clock, failpoints
+from omni.kernel import clock
 
-RENEW_S = 0.5
-_FENCE_CHECK_S = 2.0
-_RETRY_S = 2.0
-_log = logging.getLogger("omni.leadership")
+NOT_HELD_S = 1.0  # how long "another one leads" is to be believed without us
+
+
+class Work(Protocol):
+    """What only the leader does. Both return at once."""
+
+    def start(self, epoch: int) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Claims(Protocol):
+    """Whoever claims the fence for us, in a thread of its own."""
+
+    @property
+    def serving(self) -> int:
+        """The epoch under which writes may be taken; 0 for none."""
+        ...
+
+    def elected(self, term: int) -> None:
+        """We were elected: the fence is to be claimed. Returns at once."""
+        ...
 
 
 @dataclass(slots=True)
 class Leadership:
-    """`on_elected` runs after each claim, before the page says so; `on_deposed` when the lease is gone."""
-
-    lease: StaticLease
+    lease: Candidacy
     page: PageWriter
-    cluster_id: str
-    member: str
-    on_elected: Callable[[], None]
-    on_deposed: Callable[[], None]
-    _claim: fence.Claim | None = None
-    _try_at: float = 0.0
-    _checked_at: float = field(default=0.0)
-    _complaint: str = ""
+    claims: Claims
+    work: Work
+    _working: int = 0  # the epoch under which work was started
+    _told: int | None = None  # the term that `claims` was told of
 
     def tick(self) -> None:
-        """One step, every half second: claim if it is ours to claim, check that it is still ours, renew the page."""
-        now = clock.monotonic()
-        if self.lease.is_candidate:
-            if self._claim is None and now >= self._try_at:
-                self._try_to_lead(now)
-            elif self._claim is not None and now - self._checked_at > _FENCE_CHECK_S:
-                self._check_fence(now)
-        answer = self.lease.current()
-        if isinstance(answer, Held):
-            self.page.held(answer, self.lease.me)
-        else:
-            self.page.not_held(answer.leader, clock.monotonic() + LEASE_S)
+        """One step: renew the page, start or stop what follows from it, pass an election on."""
+        answer = self._write_page()
+        epoch = answer.epoch if isinstance(answer, Held) else 0
+        if epoch != self._working:
+            if self._working:
+                self.work.stop()
+            if epoch:
+                self.work.start(epoch)
+            self._working = epoch
+        term = self.lease.term()
+        if term != self._told and term is not None:
+            self.claims.elected(term)
+        self._told = term
 
-    def stop(self) -> None:
-        self._step_down("the daemon stops")
-        self.page.close()
-
-    def _try_to_lead(self, now: float) -> None:
-        self._try_at = now + _RETRY_S
-        close_old_connections()
-        try:
-            claim = fence.claim(self.cluster_id, self.member)
-            failpoints.hit("claimed_before_serve")
-            self.lease.grant(claim.epoch, claim.claim_id)
-            self.on_elected()
-        except (Error, fence.ForeignCluster, fence.ClaimLost) as error:
-            self.lease.revoke()
-            connections.close_all()
-            self._complain(f"cannot lead: {error}")
-            return
-        self._claim, self._checked_at, self._complaint = claim, now, ""
-        _log.info("leading under epoch %d from write index %d", claim.epoch, claim.write_index)
-
-    def _check_fence(self, now: float) -> None:
-        """Somebody may have claimed after us. A database that does not answer deposes nobody."""
-        self._checked_at = now
-        try:
-            epoch, _, _, holder = fence.read()
-        except Error:
-            connections.close_all()
-            return
-        if self._claim is not None and epoch != self._claim.epoch:
-            self._step_down(f"{holder} claimed epoch {epoch}")
-
-    def _step_down(self, reason: str) -> None:
-        if self._claim is None:
-            return
-        _log.warning("stepping down: %s", reason)
-        self._claim = None
+    def stop(self, successor: str | None = None, for_s: float = 0.0) -> None:
+        """The daemon ends: nobody leads here, or `successor` does (believed for `for_s`)."""
         self.lease.revoke()
-        self.on_deposed()
+        self.page.close(successor, for_s)
+        if self._working:
+            self.work.stop()
+            self._working = 0
 
-    def _complain(self, text: str) -> None:
-        if text != self._complaint:  # once, not every two seconds
-            _log.error("%s", text)
-        self._complaint = text
+    def _write_page(self) -> Held | NotHeld | None:
+        """What the page says now. A claim whose preparations are not finished is nobody's leadership yet."""
+        try:
+            answer = self.lease.current()
+        except ConsensusUnavailable:
+            self.page.unknown()
+            return None
+        if isinstance(answer, Held):
+            if answer.epoch == self.claims.serving:
+                self.page.held(answer, self.lease.me)
+                return answer
+            answer = NotHeld(None)
+        self.page.not_held(answer.leader, clock.monotonic() + NOT_HELD_S)
+        return answer

@@ -1,7 +1,7 @@
 """Threads that do one thing again and again while this member leads.
 
 Owns pace, wake-up and survival: a tick that raises is logged and repeated later, never fatal; connections are looked
-after. What a tick does is the business of its owner.
+after. Each loop belongs to one epoch and can write under no other. What a tick does is the business of its owner.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import threading
 from collections.abc import Callable
 
 from django.db import close_old_connections, connections
+
+from consensus import gate
+from omni.kernel.errors import NoLeader
 
 _log = logging.getLogger("omni.daemon")
 _AFTER_ERROR_S = 2.0
@@ -22,24 +25,29 @@ class Loop:
     def __init__(self, name: str, tick: Callable[[], float | None], interval_s: float) -> None:
         self._name, self._tick, self._interval_s = name, tick, interval_s
         self._stop = threading.Event()
+        self._epoch = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def start(self) -> None:
+    def start(self, epoch: int) -> None:
+        self._epoch = epoch
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to end; does not wait for a tick that hangs (the fence keeps it from committing)."""
+        """Ask it to end; does not wait for a tick that hangs (its epoch keeps it from committing)."""
         self._stop.set()
 
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        gate.pin(self._epoch)
         while not self._stop.is_set():
             close_old_connections()
             try:
                 wish = self._tick()
                 pause = self._interval_s if wish is None else min(wish, self._interval_s)
+            except NoLeader:
+                pause = self._interval_s  # deposed in the middle of it: we are about to be stopped
             except Exception:
                 _log.exception("%s failed and will be repeated", self._name)
                 connections.close_all()

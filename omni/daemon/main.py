@@ -1,78 +1,145 @@
 """The daemon's life: from its signal handlers to its last page.
 
-Owns which loops a leader runs. Everything that it runs comes from the layers below; none of it runs anywhere else.
+Owns how its parts are put together: the lease, the claims, the page, the announcements, and the loops that a leader
+runs. Everything that it runs comes from the layers below; none of it runs anywhere else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
-import threading
+import time
+from importlib.util import find_spec
 
 from django.conf import settings
 
-from accounts import services as accounts
 from consensus import gate
+from consensus.elected import ElectedLease
+from consensus.lease import Candidacy, ConsensusUnavailable, Held, NotHeld
 from consensus.page import PageWriter
+from consensus.raft.client import CommandRefused, CommandUnknown, RaftClient
+from consensus.raft.page import RaftPage
 from consensus.static import StaticLease
-from omni.daemon.leadership import RENEW_S, Leadership
+from omni.daemon.announcing import Announcer
+from omni.daemon.bootstrap import bootstrap
+from omni.daemon.claims import FenceClaims
+from omni.daemon.leadership import Leadership
 from omni.daemon.loops import Loop
 from omni.daemon.work import leader_loops
-from omni.kernel import keys
-from omni.kernel.context import system
+from omni.kernel import clock, keys
+from omni.kernel.config import Config
 
+TICK_S = 0.015
+_HAND_OVER_S = 3.0
+_LAST_WORDS_S = 20.0  # for so long our web workers, which end after us, send writes to the successor
+_STILL_S = 0.5  # a main loop that stood still for longer is not fit to lead
 _log = logging.getLogger("omni.daemon")
+
+
+class LeaderWork:
+    """The loops of `work.py`, made anew for each epoch."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._loops: list[Loop] = []
+
+    def start(self, epoch: int) -> None:
+        self._loops = leader_loops(self._config)
+        for loop in self._loops:
+            loop.start(epoch)
+
+    def stop(self) -> None:
+        for loop in self._loops:
+            loop.stop()
+
+    def join(self, timeout_s: float) -> None:
+        until = clock.monotonic() + timeout_s
+        for loop in self._loops:
+            loop.join(max(0.0, until - clock.monotonic()))
+
+
+class _Follower(StaticLease):
+    """Until the Raft process is part of the platform: the first member leads."""
+
+    def __init__(self, me: str, leader: str) -> None:
+        super().__init__(me)
+        self._leader = leader
+
+    def term(self) -> int | None:
+        return None
+
+    def current(self) -> Held | NotHeld:
+        return NotHeld(self._leader)
 
 
 class Daemon:
     def __init__(self) -> None:
-        config = settings.CONFIG
-        self._config = config
-        self._loops: list[Loop] = []
-        self._stop = threading.Event()
-        lease = StaticLease(config.me.netloc, config.leader_candidate.netloc)
+        config = self._config = settings.CONFIG
+        self._elected = len(config.members) > 1 and find_spec("consensus.raft.__main__") is not None
+        self._stopping = False
+        self._ticked_at = clock.monotonic()
+        self._client = RaftClient(config.socket_path(f"raft-{config.me.port}"))
+        lease = self._lease()
         gate.configure(lease, config.me.id)
-        self._leadership = Leadership(
-            lease,
-            PageWriter(config.node_dir(config.me) / "lease"),
-            keys.cluster_id(config),
-            config.me.id,
-            self._start_work,
-            self._stop_work,
-        )
+        self._work = LeaderWork(config)
+        self._claims = FenceClaims(lease, keys.cluster_id(config), config.me.id, lambda: bootstrap(config))
+        page = PageWriter(config.node_dir(config.me) / "lease")
+        self._leadership = Leadership(lease, page, self._claims, self._work)
+        self._announcer = Announcer(self._client, self._able)
+
+    def _lease(self) -> Candidacy:
+        me = self._config.me
+        if not self._elected:
+            first = self._config.members[0]
+            return StaticLease(me.netloc) if me == first else _Follower(me.netloc, first.netloc)
+        return ElectedLease(me.netloc, RaftPage(self._config.node_dir(me) / "raft.page"))
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
-        while not self._stop.is_set():
+            signal.signal(number, self._on_signal)
+        self._claims.start()
+        if self._elected:
+            self._announcer.start()
+        while not self._stopping:
             self._leadership.tick()
-            self._stop.wait(RENEW_S)
-        self._leadership.stop()
+            self._ticked_at = clock.monotonic()
+            time.sleep(TICK_S)
+        self._end()
 
-    def _start_work(self) -> None:
-        """After the claim, before the page says that we lead: the first write proves the fence."""
-        self._bootstrap()
-        self._loops = leader_loops()
-        for loop in self._loops:
-            loop.start()
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self._stopping = True  # nothing more: a signal may come in the middle of anything
 
-    def _stop_work(self) -> None:
-        for loop in self._loops:
-            loop.stop()
-        for loop in self._loops:
-            loop.join(2.0)
-        self._loops = []
+    def _able(self) -> bool | None:
+        """What Raft is told: None (say nothing) while the main loop stands still."""
+        if self._stopping:
+            return False
+        return self._claims.able if clock.monotonic() - self._ticked_at < _STILL_S else None
 
-    def _bootstrap(self) -> None:
-        token_file, password_file = self._config.state / "admin.token", self._config.state / "admin.password"
-        if not token_file.exists():
-            _log.warning("no admin.token in the state directory: nobody was bootstrapped")
-            return
-        token = token_file.read_text().strip()
-        password = password_file.read_text().strip() if password_file.exists() else ""
-        gate.run(
-            lambda tx: accounts.bootstrap(tx, admin_token=token, admin_password=password),
-            actor=system("bootstrap"),
-            cause="first start",
-        )
+    def _end(self) -> None:
+        """The leadership goes to another member first; then everything here may end without anybody noticing."""
+        successor = self._hand_over() if self._elected else None
+        if self._elected:
+            self._announcer.stop()
+        self._leadership.stop(successor, _LAST_WORDS_S)
+        self._claims.stop()
+        self._work.join(2.0)
+        self._client.close()
+
+    def _hand_over(self) -> str | None:
+        """The leader from now on, as far as it is known."""
+        with contextlib.suppress(ConsensusUnavailable, CommandUnknown, CommandRefused):
+            self._client.announce(False)
+            if self._client.status(1.0)["role"] != "leader":
+                return self._other_leader()
+            successor = self._client.transfer(None, _HAND_OVER_S)
+            _log.info("handed the leadership over to %s", successor)
+            return successor
+        return self._other_leader()
+
+    def _other_leader(self) -> str | None:
+        with contextlib.suppress(ConsensusUnavailable):
+            view = RaftPage(self._config.node_dir(self._config.me) / "raft.page").view()
+            return view.leader if view.leader != self._config.me.netloc else None
+        return None

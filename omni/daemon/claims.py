@@ -1,0 +1,176 @@
+"""Claims the fence as soon as this member was elected, and watches that it stays ours and that the database answers.
+
+Owns the one thread of the daemon that waits for the database, its connection (kept warm, so that a claim costs a few
+round trips), and the verdict whether this member is able to lead at all. Must not decide who leads: the lease does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from django.db import DEFAULT_DB_ALIAS, Error, connections
+
+from consensus import fence
+from consensus.impatient import be_impatient
+from consensus.lease import Candidacy
+from omni.kernel import clock, failpoints
+from omni.kernel.errors import OmniError
+
+CHECK_S = 1.0
+ABLE_S = 3.5  # silent for longer than a check may take: the database does not answer us
+_BACKOFF_S = (0.05, 0.1, 0.2, 0.4, 1.0)
+_FOREIGN_S = 5.0
+_log = logging.getLogger("omni.leadership")
+
+
+class FenceClaims:
+    """`prepare` runs after each claim; before any write is taken only when nothing was ever written."""
+
+    def __init__(self, lease: Candidacy, cluster_id: str, member: str, prepare: Callable[[], None]) -> None:
+        self._lease, self._cluster_id, self._member, self._prepare = lease, cluster_id, member, prepare
+        self._claim: fence.Claim | None = None
+        self._term: int | None = None  # of the claim
+        self._prepared = False
+        self._serving = 0
+        self._failures = 0
+        self._answered_at: float | None = None
+        self._refused = False
+        self._complaint = ""
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
+
+    @property
+    def serving(self) -> int:
+        return self._serving
+
+    @property
+    def able(self) -> bool:
+        """Whether the database answers this member and takes its claims."""
+        answered = self._answered_at
+        return answered is not None and clock.monotonic() - answered < ABLE_S and not self._refused
+
+    def elected(self, term: int) -> None:
+        self._failures = 0
+        self._wake.set()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Does not wait for a call that hangs."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        be_impatient()
+        while not self._stop.is_set():
+            try:
+                pause = self.step()
+            except Exception:
+                _log.exception("leadership: a step failed and will be repeated")
+                connections.close_all()
+                pause = CHECK_S
+            self._wake.wait(pause)
+            self._wake.clear()
+        connections.close_all()
+
+    def step(self) -> float:
+        """Claim what is ours to claim, else look at the fence; the seconds until the next step."""
+        term = self._lease.term()
+        if term is not None and (self._claim is None or self._term != term):
+            return self._try_to_claim(term)
+        self._check()
+        if self._claim is not None and term is not None and not self._prepared:
+            self._finish()
+        return CHECK_S
+
+    def _try_to_claim(self, term: int) -> float:
+        self._serving = 0
+        try:
+            claim = fence.claim(self._cluster_id, self._member)
+        except fence.ForeignCluster as foreign:
+            self._refuse(f"cannot lead: {foreign}")
+            return _FOREIGN_S
+        except fence.ClaimLost as lost:
+            return self._later(f"cannot lead: {lost}")
+        except (Error, OmniError) as error:
+            connections.close_all()
+            self._refused = True  # it may answer and yet take no write; let another one lead that can
+            return self._later(f"cannot lead: {error}")
+        failpoints.hit("claimed_before_serve")
+        self._claim, self._term, self._prepared = claim, term, False
+        self._answered_at, self._refused, self._failures, self._complaint = clock.monotonic(), False, 0, ""
+        self._lease.grant(term, claim.epoch, claim.claim_id)
+        if claim.write_index:  # the platform exists: whoever waits to write need not wait for our checks
+            self._serving = claim.epoch
+        self._finish()
+        _log.info("leading under epoch %d (term %d) from write index %d", claim.epoch, term, claim.write_index)
+        return CHECK_S
+
+    def _finish(self) -> None:
+        """What a leader sees to before anything else; repeated until it worked."""
+        if self._claim is None:
+            return
+        try:
+            self._prepare()
+        except (Error, OmniError) as error:
+            self._complain(f"leading, but the start-up is not finished: {error}")
+            connections.close_all()
+            return
+        self._prepared = True
+        self._serving = self._claim.epoch
+
+    def _check(self) -> None:
+        """Somebody may have claimed after us. A database that does not answer deposes nobody."""
+        found = self._read()
+        if found is None:
+            return
+        epoch, _, cluster, holder = found
+        self._answered_at = clock.monotonic()
+        if cluster not in ("", self._cluster_id):
+            self._refuse(str(fence.ForeignCluster(cluster, self._cluster_id)))
+        elif self._refused and self._lease.term() is None:
+            self._refused = False  # the next claim will tell
+        if self._claim is not None and epoch != self._claim.epoch:
+            self._step_down(f"{holder or 'somebody'} has claimed epoch {epoch}")
+
+    def _read(self) -> tuple[int, int, str, str] | None:
+        """The fence; once more on a new connection, because the old one may just have been idle for too long."""
+        connections[DEFAULT_DB_ALIAS].close_if_unusable_or_obsolete()
+        for _ in range(2):
+            try:
+                return fence.read()
+            except Error as error:
+                connections.close_all()
+                problem = error
+        self._answered_at = None
+        self._complain(f"the database does not answer: {problem}")
+        return None
+
+    def _step_down(self, reason: str) -> None:
+        if self._lease.term() == self._term:
+            _log.warning("stepping down: %s", reason)
+        else:
+            _log.info("no longer the leader: %s", reason)
+        self._serving, self._claim, self._term = 0, None, None
+        self._lease.revoke()
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = True
+        if self._claim is not None:
+            self._step_down(reason)
+        self._complain(reason)
+
+    def _later(self, complaint: str) -> float:
+        self._complain(complaint)
+        pause = _BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)]
+        self._failures += 1
+        return pause
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:  # once, not at every step
+            _log.error("%s", text)
+        self._complaint = text
