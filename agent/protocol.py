@@ -289,7 +289,8 @@ class RequestCount:
     """Requests that ended at one instance in the `window_s` before `at_us`, from the ingress's own access log.
 
     `histogram` has len(LATENCY_BUCKETS_MS) + 1 counts. `instance_id` 0: no instance answered. `retried` are those of
-    `requests` that another instance had been tried for before; an ingress that does not know leaves it at 0.
+    `requests` that another instance had been tried for before; an ingress that does not know leaves it at 0. `refused`
+    were answered with a status of 400 to 499.
     """
 
     app_id: int
@@ -300,6 +301,7 @@ class RequestCount:
     failed: int  # status >= 500
     histogram: list[int]
     retried: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

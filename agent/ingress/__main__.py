@@ -15,14 +15,15 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import httpx
 
-from agent.ingress.caddy_config import Layout, build
+from agent.ingress.caddy_config import Layout
 from agent.ingress.caddy_process import CaddyError, CaddyProcess, find_binary, read_record, stop
+from agent.ingress.configuring import Configuring
 from agent.ingress.counting import RequestCounting
+from agent.ingress.draining import Draining
 from agent.ingress.follow import Members, RouteFollower
 from agent.ingress.pages import PageServer
 from agent.ingress.probe import Prober
@@ -94,11 +95,12 @@ async def serve(settings: Settings) -> None:
 
     access_log = state / "access.log"
     layout = Layout(
-        settings.address, settings.port, dns_port, page_port, state / "run", access_log, state / "caddy.log"
-    )
-    config = build(layout)
+        settings.address, settings.port, dns_port, page_port, state / "run", access_log, state / "caddy.log",
+        settings.https,
+    )  # fmt: skip
     caddy = CaddyProcess(find_binary(settings.caddy_bin), state)
-    how = await caddy.ensure(config)
+    configuring = Configuring(caddy, layout, table)
+    how = await configuring.begin()
     log.info("ingress serves on %s:%s (caddy %s, %s hosts known)", settings.address, settings.port, how, len(table))
 
     async with httpx.AsyncClient(
@@ -113,12 +115,10 @@ async def serve(settings: Settings) -> None:
             state / "counting.json",
             settings.window_s,
         )
+        draining = Draining(client, Members(settings.control_plane), settings.node, table.leaving, caddy.upstreams)
         parts: list[Callable[[], Awaitable[None]]] = [
-            follower.run,
-            prober.run,
-            partial(caddy.watch, config),
-            counting.run,
-        ]
+            follower.run, prober.run, caddy.watch, configuring.run, counting.run, draining.run,
+        ]  # fmt: skip
         tasks = [asyncio.create_task(keep_up(part)) for part in parts]
         await stopping.wait()
         for task in tasks:

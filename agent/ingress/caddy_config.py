@@ -1,14 +1,20 @@
-"""The configuration of Caddy, as a pure function of a few ports and paths.
+"""The configuration of Caddy, as a pure function of a few ports, paths and policies.
 
-Owns every choice made in it. It holds no app, host name or instance: those come by DNS, because each change of the
-configuration is a reload, and a reload closes idle connections.
+Owns every choice made in it. It holds no instance, and no host name but those that want something of their own
+(`policies`): all others come by DNS, because each change of the configuration is a reload, and a reload closes idle
+connections.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from agent.ingress.pages import ASK_LIMIT
+from agent.ingress.policies import HostPolicy, share_pattern
+from agent.ingress.tls import Https, server, tls_apps
 
 JSON = dict[str, Any]
 
@@ -16,6 +22,7 @@ JSON = dict[str, Any]
 _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 GOOD_HOST = rf"^(?:{_LABEL}\.){{0,8}}{_LABEL}(?::\d+)?$"
 IDEMPOTENT = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]
+STICKY_COOKIE, POOL_COOKIE = "omni_instance", "omni_pool"
 LOG_ROLL_MB = 64
 LOG_KEEP = 2
 
@@ -31,9 +38,14 @@ class Layout:
     admin_socket: Path
     access_log: Path
     own_log: Path
+    https: Https | None = None
 
 
-def build(layout: Layout) -> JSON:
+def build(layout: Layout, policies: Sequence[HostPolicy] = ()) -> JSON:
+    plain = _server(layout, policies)
+    servers = {"apps": {"listen": [_listen(layout.address, layout.port)], **plain, "protocols": ["h1", "h2c"]}}
+    if layout.https is not None:
+        servers["secure"] = {**plain, **server(_listen(layout.address, layout.https.port))}
     return {
         "admin": {"listen": f"unix/{layout.admin_socket}|0600", "config": {"persist": False}},
         "logging": {"logs": _logs(layout)},
@@ -41,20 +53,22 @@ def build(layout: Layout) -> JSON:
             "http": {
                 # On a reload or stop, open requests have this long; the default is for ever.
                 "grace_period": "30s",
-                "servers": {
-                    "apps": {
-                        "listen": [_listen(layout.address, layout.port)],
-                        "automatic_https": {"disable": True},
-                        "protocols": ["h1", "h2c"],
-                        "read_header_timeout": "10s",
-                        "idle_timeout": "5m",
-                        "routes": _routes(layout),
-                        "errors": {"routes": _error_routes()},
-                        "logs": {"default_logger_name": "requests"},
-                    }
-                },
-            }
+                "servers": servers,
+            },
+            **(tls_apps(layout.https, layout.page_port) if layout.https is not None else {}),
         },
+    }
+
+
+def _server(layout: Layout, policies: Sequence[HostPolicy]) -> JSON:
+    """What the listeners have in common."""
+    return {
+        "automatic_https": {"disable": True},
+        "read_header_timeout": "10s",
+        "idle_timeout": "5m",
+        "routes": _routes(layout, policies),
+        "errors": {"routes": _error_routes()},
+        "logs": {"default_logger_name": "requests"},
     }
 
 
@@ -88,25 +102,80 @@ def _logs(layout: Layout) -> JSON:
     }
 
 
-def _routes(layout: Layout) -> list[JSON]:
+def _routes(layout: Layout, policies: Sequence[HostPolicy]) -> list[JSON]:
+    own = [
+        {"match": [{"host": [policy.host]}], "handle": _own(layout, policy), "terminal": True} for policy in policies
+    ]
     named = {
         "match": [{"header_regexp": {"Host": {"pattern": GOOD_HOST}}}],
-        "handle": [
-            {"handler": "log_append", "key": "upstream", "value": "{http.reverse_proxy.upstream.hostport}"},
-            {"handler": "log_append", "key": "ms", "value": "{http.reverse_proxy.upstream.latency_ms}"},
-            _proxy(layout),
-        ],
+        "handle": [*_logged(), _proxy(layout)],
         "terminal": True,
     }
     rest = {"handle": [{"handler": "reverse_proxy", "upstreams": [_pages(layout)]}], "terminal": True}
-    return [named, rest]
+    return [*own, named, rest]
+
+
+def _logged() -> list[JSON]:
+    fields = {
+        "upstream": "{http.reverse_proxy.upstream.hostport}",
+        "ms": "{http.reverse_proxy.upstream.latency_ms}",
+        "retries": "{http.reverse_proxy.retries}",
+    }
+    return [{"handler": "log_append", "key": key, "value": value} for key, value in fields.items()]
+
+
+def _own(layout: Layout, policy: HostPolicy) -> list[JSON]:
+    """The handlers of a host that wants something of its own, in the order in which a request meets them."""
+    handlers = _logged()
+    if policy.limited:
+        handlers.append(_ask_limit(layout))
+    if policy.max_body_mb:
+        handlers.append({"handler": "request_body", "max_size": policy.max_body_mb * 1_000_000})
+    if not policy.canary_percent:
+        return [*handlers, _proxy(layout, sticky=policy.sticky)]
+    pools: dict[str, list[JSON]] = {
+        pool: [_proxy(layout, f".{pool}", sticky=policy.sticky)] for pool in ("stable", "canary")
+    }
+    chance = {"vars_regexp": {"{http.request.uuid}": {"pattern": share_pattern(policy.canary_percent)}}}
+    if not policy.sticky:
+        routes = [_pool([chance], pools["canary"]), _pool(None, pools["stable"])]
+        return [*handlers, {"handler": "subroute", "routes": routes}]
+    kept = [
+        _pool([{"header_regexp": {"Cookie": {"pattern": rf"(?:^|;\s*){POOL_COOKIE}={p}(?:;|$)"}}}], pools[p])
+        for p in pools
+    ]
+    drawn = [
+        _pool([chance], [_remember("canary"), *pools["canary"]]),
+        _pool(None, [_remember("stable"), *pools["stable"]]),
+    ]
+    return [*handlers, {"handler": "subroute", "routes": [*kept, *drawn]}]
+
+
+def _pool(match: list[JSON] | None, handle: list[JSON]) -> JSON:
+    return {**({"match": match} if match else {}), "handle": handle, "terminal": True}
+
+
+def _remember(pool: str) -> JSON:
+    """A client of a sticky app stays in the pool that it was drawn into."""
+    cookie = f"{POOL_COOKIE}={pool}; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax"
+    return {"handler": "headers", "response": {"deferred": True, "add": {"Set-Cookie": [cookie]}}}
+
+
+def _ask_limit(layout: Layout) -> JSON:
+    """Asks the page listener first; its 200 lets the request go on, anything else is the answer."""
+    return {
+        "handler": "reverse_proxy",
+        "upstreams": [_pages(layout)],
+        "rewrite": {"method": "GET", "uri": ASK_LIMIT},
+        "handle_response": [{"match": {"status_code": [2]}, "routes": [{"handle": [{"handler": "vars"}]}]}],
+    }
 
 
 def _pages(layout: Layout) -> JSON:
     return {"dial": f"127.0.0.1:{layout.page_port}"}
 
 
-def _proxy(layout: Layout) -> JSON:
+def _proxy(layout: Layout, pool: str = "", *, sticky: bool = False) -> JSON:
     no_body = {"not": [{"header": {"Content-Length": ["*"]}}, {"header": {"Transfer-Encoding": ["*"]}}]}
     return {
         "handler": "reverse_proxy",
@@ -115,7 +184,7 @@ def _proxy(layout: Layout) -> JSON:
         "dynamic_upstreams": {
             "source": "srv",
             # The last dot keeps Go from trying the search domains of the host.
-            "name": "{http.request.host}.omni.",
+            "name": f"{{http.request.host}}{pool}.omni.",
             "refresh": "1s",
             # How long a failed look-up's outcome (the last good answer, or none) stands until the next try, and so on
             # without end. Short: members would stay as they were long after the resolver is back, and a name that
@@ -129,7 +198,7 @@ def _proxy(layout: Layout) -> JSON:
         # No passive health checks: they would spare the dead one's next callers 50 ms, but one path on which an app
         # resets connections could keep its only instance "down" for everybody.
         "load_balancing": {
-            "selection_policy": {"policy": "least_conn"},
+            "selection_policy": _selection(sticky),
             "try_duration": "3s",
             "try_interval": "50ms",
             # A refused connection is always tried elsewhere; a request that was sent only if it may be repeated,
@@ -151,8 +220,14 @@ def _proxy(layout: Layout) -> JSON:
             # seldom meets a connection that its server is just closing.
             "keep_alive": {"idle_timeout": "1500ms", "max_idle_conns_per_host": 256},
         },
-        "stream_close_delay": "30s",
+        # A reload must not cut WebSockets; their instance's own end still does.
+        "stream_close_delay": "1h",
     }
+
+
+def _selection(sticky: bool) -> JSON:
+    least = {"policy": "least_conn"}
+    return {"policy": "cookie", "name": STICKY_COOKIE, "fallback": least} if sticky else least
 
 
 def _error_routes() -> list[JSON]:

@@ -103,6 +103,7 @@ class CaddyProcess:
         self._state_dir = state_dir
         self._record: Running | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        self._config: dict[str, Any] = {}
         stat = Path(binary).stat()
         self._build = f"{stat.st_size}-{stat.st_mtime_ns}"
 
@@ -117,6 +118,7 @@ class CaddyProcess:
 
     async def ensure(self, config: dict[str, Any]) -> str:
         """Have a Caddy run `config`, whose admin socket is filled in; says how it came to: adopted, reloaded, …"""
+        self._config = config
         old = read_record(self._state_dir)
         if old is None or not alive(old):
             await self._start(config)
@@ -174,7 +176,30 @@ class CaddyProcess:
         self._record = Running(**values)
         write_json(self._state_dir / "caddy.json", values)
 
-    async def watch(self, config: dict[str, Any]) -> None:
+    async def reconfigure(self, config: dict[str, Any]) -> bool:
+        """Bring the running Caddy to another configuration without a lost request; False: not now, try again."""
+        self._config = config
+        record = self._record
+        if record is None or not self.running():
+            return False  # whoever starts it next takes the new one
+        wanted = _with_socket(config, record.socket)
+        if _digest(wanted) == record.config:
+            return True
+        if not await _reload(record.socket, wanted):
+            return False
+        self._store(record, wanted)
+        return True
+
+    async def upstreams(self) -> bytes:
+        """What Caddy knows of each upstream, open requests among it. Raises OSError when it does not answer."""
+        if self._record is None:
+            raise OSError("no caddy runs")
+        status, answer = await asyncio.to_thread(admin_call, self._record.socket, "GET", "/reverse_proxy/upstreams")
+        if status != 200:
+            raise OSError(f"caddy answered {status}")
+        return answer
+
+    async def watch(self) -> None:
         """Start Caddy again whenever it has died, after a growing pause when it keeps dying."""
         pause = 0.0
         while True:
@@ -185,7 +210,7 @@ class CaddyProcess:
             log.error("caddy (pid %s) has died; starting it again in %.2f s", self._record and self._record.pid, pause)
             await asyncio.sleep(pause)
             try:
-                await self._start(config)
+                await self._start(self._config)
             except (CaddyError, OSError) as error:
                 log.error("%s", error)
 

@@ -28,6 +28,8 @@ class Cell:
     requests: int
     failed: int
     histogram: list[int]
+    retried: int = 0
+    refused: int = 0
 
 
 class Counter:
@@ -60,6 +62,10 @@ class Counter:
         cell.histogram[bisect_left(LATENCY_BUCKETS_MS, ms)] += 1
         if status >= 500:
             cell.failed += 1
+        elif status >= 400:
+            cell.refused += 1
+        if entry.get("retries"):
+            cell.retried += 1
 
     def _whose(self, upstream: str) -> tuple[int, int] | None:
         label = names.decode(upstream.rpartition(":")[0])
@@ -83,12 +89,17 @@ class Counter:
                     requests=cell.requests,
                     failed=cell.failed,
                     histogram=cell.histogram,
+                    retried=cell.retried,
+                    refused=cell.refused,
                 )
             )
         return rows
 
     def dump(self) -> list[list[Any]]:
-        return [[*key, cell.requests, cell.failed, cell.histogram] for key, cell in self._cells.items()]
+        return [
+            [*key, cell.requests, cell.failed, cell.histogram, cell.retried, cell.refused]
+            for key, cell in self._cells.items()
+        ]
 
     def restore(self, cells: list[list[Any]]) -> None:
-        self._cells = {(w, app, instance): Cell(n, failed, hist) for w, app, instance, n, failed, hist in cells}
+        self._cells = {(window, app, instance): Cell(*counts) for window, app, instance, *counts in cells}

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 
 ZONE = "omni"
+POOLS = frozenset({"stable", "canary"})
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAME = re.compile(r"(?:i(?P<instance>\d{1,19})-|p)(?P<app>\d{1,19})\.(?P<ip>[0-9a-f]{8}|[0-9a-f]{32})\.omni\.?")
 

@@ -1,6 +1,7 @@
-"""What a browser or a program is told when no instance can answer: unknown host, no instance, maintenance.
+"""What a browser or a program is told when no instance answers: unknown host, no instance, maintenance, too many.
 
-Owns the little loopback server that Caddy is sent to for those (and falls back to), and the wording. Speaks as much
+Owns the little loopback server that Caddy is sent to for those (and falls back to), and the wording. Caddy asks it two
+questions besides: may one more request of a limited host pass, and may a certificate be had for a name. Speaks as much
 HTTP/1.1 as Caddy's transport needs; must never be reachable from outside.
 """
 
@@ -13,9 +14,12 @@ import json
 import uuid
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import parse_qs
 
+from agent.ingress.limits import TokenBuckets
 from agent.protocol import HostRoute
 
+ASK_LIMIT, ASK_CERTIFICATE = "/.omni/limit", "/.omni/certificate"
 HEADER_LIMIT = 65536
 READ_S = 30.0
 DRAIN_BYTES = 4 * 1024 * 1024  # of an upload nobody takes, so that Caddy sees the answer before a reset
@@ -82,6 +86,14 @@ def page_for(host: str, table: Table) -> Page:
     )
 
 
+def limited(host: str, wait_s: int) -> Page:
+    """What a client beyond the limit is told; `wait_s` 0: it may pass."""
+    if not wait_s:
+        return Page(200, "passes", "Passes", f"{host} takes one more request.", "")
+    detail = f"{host} takes no more requests for a moment: its limit is reached."
+    return Page(429, "too_many_requests", "Too many requests", detail, "Slow down and try again.", wait_s)
+
+
 def render(page: Page, *, as_html: bool, request_id: str, method: str = "GET", close: bool = False) -> bytes:
     """The whole response."""
     problem = {
@@ -94,7 +106,7 @@ def render(page: Page, *, as_html: bool, request_id: str, method: str = "GET", c
         "next": page.next,
     }
     body = (_html(page, request_id) if as_html else json.dumps(problem)).encode()
-    reason = {404: "Not Found", 503: "Service Unavailable"}[page.status]
+    reason = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 503: "Service Unavailable"}[page.status]
     head = [
         f"HTTP/1.1 {page.status} {reason}",
         f"Content-Type: {'text/html; charset=utf-8' if as_html else 'application/problem+json'}",
@@ -126,6 +138,7 @@ class PageServer:
 
     def __init__(self, table: Table) -> None:
         self._table = table
+        self._buckets = TokenBuckets()
         self._server: asyncio.Server | None = None
 
     async def start(self, port: int) -> int:
@@ -143,10 +156,10 @@ class PageServer:
             while True:
                 async with asyncio.timeout(READ_S):
                     head = await reader.readuntil(b"\r\n\r\n")
-                method, fields = _parse(head)
+                method, target, fields = _parse(head)
                 has_body = "transfer-encoding" in fields or fields.get("content-length", "0") != "0"
                 host = fields.get("host", "").rsplit(":", 1)[0].lower()
-                page = page_for(host, self._table)
+                page = self._page(host, target)
                 as_html = "text/html" in fields.get("accept", "")
                 request_id = fields.get("x-request-id") or uuid.uuid4().hex
                 writer.write(render(page, as_html=as_html, request_id=request_id, method=method, close=has_body))
@@ -155,6 +168,17 @@ class PageServer:
                     await _drain(reader)
                     break
         writer.close()
+
+    def _page(self, host: str, target: str) -> Page:
+        path, _, query = target.partition("?")
+        if path == ASK_CERTIFICATE:
+            name = parse_qs(query).get("domain", [""])[0].lower()
+            known = self._table.lookup(name) is not None
+            return Page(200, "known", "Known", name, "") if known else page_for(name, self._table)
+        route = self._table.lookup(host)
+        if path == ASK_LIMIT and route is not None:
+            return limited(host, self._buckets.take(route, asyncio.get_running_loop().time()))
+        return page_for(host, self._table)
 
 
 async def _drain(reader: asyncio.StreamReader) -> None:
@@ -165,11 +189,13 @@ async def _drain(reader: asyncio.StreamReader) -> None:
                 left -= len(chunk)
 
 
-def _parse(head: bytes) -> tuple[str, dict[str, str]]:
+def _parse(head: bytes) -> tuple[str, str, dict[str, str]]:
+    """Method, request target, fields."""
     lines = head.decode("latin-1").split("\r\n")
     fields: dict[str, str] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if colon:
             fields[name.strip().lower()] = value.strip()
-    return lines[0].partition(" ")[0], fields
+    method, _, rest = lines[0].partition(" ")
+    return method, rest.partition(" ")[0], fields

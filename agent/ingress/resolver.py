@@ -77,11 +77,17 @@ class Answers:
         matches = label is not None and label.ip.version == wanted
         return True, wire.answer(query, [wire.address_record(label)] if label is not None and matches else [])
 
-    def _services(self, host: str) -> list[wire.Service]:
-        route = self._lookup(host)
+    def _services(self, name: str) -> list[wire.Service]:
+        """`<host>`, or while a canary is under way `<host>.stable` and `<host>.canary`."""
+        route, pool = self._lookup(name), ""
+        if route is None:
+            host, _, pool = name.rpartition(".")
+            route = self._lookup(host) if pool in names.POOLS else None
         found = []
         if route is not None and not route.maintenance:
-            for target in self._answering(route.targets):
+            # A pool that is empty for a moment leaves its share to the other.
+            chosen = [target for target in route.targets if target.pool == pool] if pool else []
+            for target in self._answering(chosen or route.targets):
                 ip = self._ip_of(target.address)
                 if ip is not None:
                     found.append(wire.Service(names.Label(target.instance_id, route.app_id, ip), target.port))

@@ -9,6 +9,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from agent.ingress.tls import Https
 
 
 class SettingsError(Exception):
@@ -30,6 +33,7 @@ class Settings:
     caddy_bin: str = ""
     window_s: float = 10.0
     wait_s: float = 25.0
+    https: Https | None = None
 
 
 def load(path: Path) -> Settings:
@@ -61,4 +65,17 @@ def load(path: Path) -> Settings:
         caddy_bin=str(data.get("caddy_bin", "") or os.environ.get("OMNI_CADDY_BIN", "")),
         window_s=float(data.get("window_s", 10.0)),
         wait_s=float(data.get("wait_s", 25.0)),
+        https=_https(path, data.get("https")),
     )
+
+
+def _https(path: Path, given: Any) -> Https | None:
+    """`{"port", "issuer", "acme_email", "acme_directory"}`; without it there is no secure listener."""
+    if not given:
+        return None
+    if not isinstance(given, dict) or not isinstance(port := given.get("port"), int) or not 0 < port < 65536:
+        raise SettingsError(f"{path}: https wants an object with a port from 1 to 65535")
+    issuer = str(given.get("issuer", "internal"))
+    if issuer not in ("internal", "acme"):
+        raise SettingsError(f"{path}: https.issuer wants internal or acme, not {issuer!r}")
+    return Https(port, issuer, str(given.get("acme_email", "")), str(given.get("acme_directory", "")))

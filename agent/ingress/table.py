@@ -54,6 +54,13 @@ class RouteTable:
     def lookup(self, host: str) -> HostRoute | None:
         return self._hosts.get(host)
 
+    def routes(self) -> Iterable[HostRoute]:
+        return self._hosts.values()
+
+    def leaving(self) -> Iterable[int]:
+        """Instances whose open requests somebody waits for."""
+        return self._routes.leaving if self._routes else ()
+
     def targets(self) -> Iterable[Target]:
         for route in self._hosts.values():
             yield from route.targets

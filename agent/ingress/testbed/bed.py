@@ -8,19 +8,21 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from agent.ingress.caddy_process import alive, read_record
+from agent.ingress.caddy_process import admin_call, alive, read_record
+from agent.ingress.draining import open_requests
 from agent.protocol import HostRoute, Target
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -149,6 +151,49 @@ class Bed:
             return Answer(response.status, dict(response.headers.items()), response.read())
         finally:
             connection.close()
+
+    def configure(self, **settings: Any) -> None:
+        """Change ingress.json before the start."""
+        self.config.write_text(json.dumps({**json.loads(self.config.read_text()), **settings}))
+
+    def open_requests(self, backend: BackendProcess) -> int:
+        """As Caddy counts them."""
+        record = read_record(self.state)
+        if record is None:
+            return 0
+        _, answer = admin_call(record.socket, "GET", "/reverse_proxy/upstreams")
+        return open_requests(answer).get(backend.number, 0)
+
+    @contextlib.contextmanager
+    def websocket(self, host: str) -> Iterator[Callable[[bytes], bytes]]:
+        """An upgraded connection that the backend echoes on."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=15) as sock:
+            request = f"GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            sock.sendall(request.encode())
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += sock.recv(1)
+
+            def talk(data: bytes) -> bytes:
+                sock.sendall(data)
+                return sock.recv(len(data))
+
+            yield talk
+
+    def ask_securely(self, port: int, host: str) -> bytes:
+        """GET / over TLS, trusting the ingress's own authority only."""
+        root = self.state / "caddy" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+        until(root.exists, what="the internal authority")
+        context = ssl.create_default_context(cafile=str(root))
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=15) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            secure.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b""
+            while chunk := secure.recv(65536):
+                answer += chunk
+        return answer.partition(b"\r\n\r\n")[2]
 
     def until_served(self, host: str, by: str | None = None) -> None:
         until(

@@ -19,6 +19,7 @@ class ControlPlane:
         self.cluster_id = cluster_id
         self.routes = Routes(cluster_id, 1, 1, [])
         self.rows: list[dict[str, Any]] = []
+        self.drained: list[int] = []
         self.reads = 0
         self._changed = threading.Condition()
         self._closed = False
@@ -33,7 +34,10 @@ class ControlPlane:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.rows.extend(body["rows"])
+                if self.path == "/agent/drained":
+                    outer.drained.extend(body["instances"])
+                else:
+                    outer.rows.extend(body["rows"])
                 self._answer(200, {})
 
             def _answer(self, status: int, data: Any) -> None:
@@ -65,7 +69,14 @@ class ControlPlane:
                 self._changed.wait(left)
             return self.routes
 
-    def publish(self, hosts: list[HostRoute], *, epoch: int | None = None, index: int | None = None) -> None:
+    def publish(
+        self,
+        hosts: list[HostRoute],
+        *,
+        epoch: int | None = None,
+        index: int | None = None,
+        leaving: tuple[int, ...] = (),
+    ) -> None:
         with self._changed:
             now = self.routes
             self.routes = Routes(
@@ -73,6 +84,7 @@ class ControlPlane:
                 now.epoch if epoch is None else epoch,
                 now.index + 1 if index is None else index,
                 hosts,
+                list(leaving),
             )
             self._changed.notify_all()
 
