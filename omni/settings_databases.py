@@ -15,7 +15,7 @@ _CONNECTION_AGE_S = 60
 
 
 def databases(config: Config) -> dict[str, dict[str, Any]]:
-    if config.role in ("worker", "agent", "ingress"):
+    if config.role in ("raft", "worker", "agent", "ingress"):
         return {}  # Django's dummy backend: these processes hold no database credentials
     return {
         "default": _entry(config.database, synchronous="FULL"),
@@ -57,7 +57,7 @@ def _entry(database: DatabaseConfig, *, synchronous: str) -> dict[str, Any]:
     if database.socket:
         options["unix_socket"] = database.socket
     return {
-        "ENGINE": "django.db.backends.mysql",
+        "ENGINE": "omni.mysql",
         "NAME": database.name,
         "USER": database.user,
         "PASSWORD": database.password,

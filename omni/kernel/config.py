@@ -27,9 +27,9 @@ from omni.kernel.config_keys import InstanceEntry, Keys
 from omni.kernel.config_members import Member as Member
 from omni.kernel.config_sources import Sources
 
-Role = Literal["web", "daemon", "agent", "worker", "ingress", "command"]
-_ROLES = ("web", "daemon", "agent", "worker", "ingress", "command")
-_WITHOUT_DATABASE = ("worker", "agent", "ingress")  # these are given neither database nor cluster secret
+Role = Literal["web", "daemon", "raft", "agent", "worker", "ingress", "command"]
+_ROLES = ("web", "daemon", "raft", "agent", "worker", "ingress", "command")
+_WITHOUT_DATABASE = ("raft", "worker", "agent", "ingress")  # these are given none, and all but Raft no secret
 _SOCKET_PATH_MAX = 100  # 108 with the closing zero is the kernel's limit
 _PROJECT = Path(__file__).resolve().parents[2]
 
@@ -94,10 +94,6 @@ class Config(Keys):
     def index(self) -> int:
         """Position of this node in `instances`; instance ports follow from it."""
         return self.members.index(self.me)
-
-    @property
-    def leader_candidate(self) -> Member:
-        return self.members[0]
 
     @cached_property
     def hosts(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from omni.kernel.config_keys import Keys
 INTERNAL_VARIABLES = {
     "OMNI_CONFIG": "path of config.json",
     "OMNI_NODE": "which node this process belongs to, `<address>-<port>`",
-    "OMNI_ROLE": "what this process is: web, daemon, agent, worker, ingress, command",
+    "OMNI_ROLE": "what this process is: web, daemon, raft, agent, worker, ingress, command",
     "OMNI_NO_APT": "start.sh and test.sh install no packages of the system",
     "OMNI_PROCESS": "which of our processes this is; by it a later start finds what an earlier one left behind",
     "OMNI_SQL": "1: print SQL without a terminal too (`./start.sh --sql`)",

@@ -44,7 +44,7 @@ def test_the_founding_file_is_read_exactly(tmp_path: Path) -> None:
     read = config.load(write(tmp_path, FOUNDING), {})
     assert (read.port, read.address, read.highlight_sql) == (8000, "127.0.0.1", True)
     assert [member.id for member in read.members] == [f"127.0.0.1-{port}" for port in (8000, 8001, 8002, 8003)]
-    assert read.leader_candidate == read.me == read.members[0]
+    assert read.me == read.members[0]
     assert read.database.engine == read.telemetry_database.engine == "sqlite"
     assert read.database.path != read.telemetry_database.path
     assert read.state == tmp_path / "var"

@@ -26,12 +26,17 @@ from omni.launch.spec import ProcessSpec
 PROJECT = Path(__file__).resolve().parents[2]
 _DATABASE_VARIABLES = ("OMNI_DATABASE_URL", "OMNI_TELEMETRY_DATABASE_URL")
 _SECRET_VARIABLES = (
-    "OMNI_CLUSTER_SECRET",
+    "OMNI_CLUSTER_SECRET",  # the first: Raft needs it, and none of the others
     "OMNI_DJANGO_KEY",
     "OMNI_MASTER_KEY",
     "OMNI_ARTIFACTS_S3_ACCESS_KEY_ID",
     "OMNI_ARTIFACTS_S3_SECRET_ACCESS_KEY",
 )
+
+_WITHHELD = {
+    "raft": (*_DATABASE_VARIABLES, *_SECRET_VARIABLES[1:], "OMNI_BROKER_URL"),
+    "agent": (*_DATABASE_VARIABLES, *_SECRET_VARIABLES, "OMNI_BROKER_URL"),
+}
 
 
 def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[str, Any]:
@@ -43,6 +48,8 @@ def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[st
     bootstrap.prepare(config, here)
     nodes = [node(config, member, restart=restart) for member in here]
     ports = [(config.listen_address_of(member), member.port, f"node {member.netloc}") for member in here]
+    if elects(config):
+        ports += [(member.address, config.raft_port(member), f"Raft of node {member.netloc}") for member in here]
     return {
         "state": str(config.state),
         "config": _absolute(config),
@@ -125,27 +132,48 @@ def node(config: Config, member: Member, *, restart: bool) -> ProcessSpec:
     log = str(config.node_dir(member) / "log")
     environment = _environment(config, "command", member)
     mark = f"node-{member.port}"
-    return ProcessSpec(mark, tuple(argv), log, mark, environment, cwd=str(PROJECT), stop_timeout_s=12.0)
+    return ProcessSpec(mark, tuple(argv), log, mark, environment, cwd=str(PROJECT), stop_timeout_s=14.0)
+
+
+def elects(config: Config) -> bool:
+    """Whether the members agree on a leader by Raft; a single one has nobody to agree with."""
+    return len(config.members) > 1 and importlib.util.find_spec("consensus.raft.__main__") is not None
 
 
 def node_processes(config: Config, member: Member, *, sql: bool) -> list[ProcessSpec]:
-    """Web server, daemon and agent of one node; they share their supervisor's process group."""
-    log = str(config.node_dir(member) / "log")
-    settings = str(config.node_dir(member) / "agent.json")
+    """Raft, web server, daemon and agent of one node; they share their supervisor's process group.
+
+    Stopped in this order: the daemon, which hands the leadership over; web server and agent, which still send writes to
+    the new leader; Raft. Where there is nobody to hand it to, the daemon ends after the requests that need its lease.
+    """
     python = sys.executable
-    commands = {
-        "web": web_command(config, member),
-        "daemon": (python, str(PROJECT / "manage.py"), "daemon"),
-        "agent": (python, "-m", "agent", "--config", settings),
+    settings = str(config.node_dir(member) / "agent.json")
+    hands_over = elects(config)
+    commands: dict[str, tuple[tuple[str, ...], int]] = {
+        "raft": ((python, "-m", "consensus.raft"), 2),
+        "web": (web_command(config, member), 1),
+        "daemon": ((python, str(PROJECT / "manage.py"), "daemon"), 0 if hands_over else 2),
+        "agent": ((python, "-m", "agent", "--config", settings), 1),
     }
+    if not hands_over:
+        del commands["raft"]
     specs = []
-    for role, argv in commands.items():
+    for role, (argv, order) in commands.items():
         environment = _environment(config, role, member)
         if sql and role == "web":
             environment["OMNI_SQL"] = "1"
-        unset = (*_DATABASE_VARIABLES, *_SECRET_VARIABLES, "OMNI_BROKER_URL") if role == "agent" else ()
-        mark = f"node-{member.port}/{role}"
-        spec = ProcessSpec(role, argv, log, mark, environment, unset, str(PROJECT), stop_timeout_s=8.0, group=False)
+        spec = ProcessSpec(
+            role,
+            argv,
+            str(config.node_dir(member) / "log"),
+            f"node-{member.port}/{role}",
+            environment,
+            _WITHHELD.get(role, ()),
+            str(PROJECT),
+            stop_timeout_s=5.0 if role == "daemon" else 8.0,
+            group=False,
+            stop_order=order,
+        )
         specs.append(spec)
     return specs
 

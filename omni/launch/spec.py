@@ -15,6 +15,7 @@ class ProcessSpec:
     """`set` and `unset` change the inherited environment. `group`: a process group (session) of its own.
 
     `mark` goes into the environment as OMNI_PROCESS, so that a later start can find the process and its children.
+    Of several that are stopped, those with a higher `stop_order` are told only when the lower ones have ended.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ProcessSpec:
     cwd: str = ""
     stop_timeout_s: float = 8.0
     group: bool = True
+    stop_order: int = 0
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """The environment of the process."""
@@ -43,6 +45,7 @@ class ProcessSpec:
             "cwd": self.cwd,
             "stop_timeout_s": self.stop_timeout_s,
             "group": self.group,
+            "stop_order": self.stop_order,
         }
 
     @staticmethod
@@ -57,4 +60,5 @@ class ProcessSpec:
             cwd=data.get("cwd", ""),
             stop_timeout_s=float(data.get("stop_timeout_s", 8.0)),
             group=bool(data.get("group", True)),
+            stop_order=int(data.get("stop_order", 0)),
         )

@@ -120,10 +120,19 @@ class Supervisor:
                 rotation.rotate(Path(log))
 
     def stop(self, names: Iterable[str] | None = None, *, hurry: Callable[[], bool] = lambda: False) -> None:
-        """TERM to each, KILL to its whole group after its time-out (at once when `hurry`); back when all are gone."""
+        """TERM to each in its order, KILL to its whole group after its time-out (at once when `hurry`)."""
         chosen = [self.children[name] for name in (list(self.children) if names is None else names)]
         for child in chosen:
             child.due = None
+        for order in sorted({child.spec.stop_order for child in chosen}):
+            self._stop_together([child for child in chosen if child.spec.stop_order == order], hurry)
+        for child in chosen:
+            self._sweep(child.spec)
+            del self.children[child.spec.name]
+
+    def _stop_together(self, chosen: list[Child], hurry: Callable[[], bool]) -> None:
+        """Back when all are gone."""
+        for child in chosen:
             if child.process:
                 _signal(child.process, signal.SIGTERM)
         begun = time.monotonic()
@@ -134,9 +143,6 @@ class Supervisor:
                 if child.process and (hurry() or time.monotonic() - begun > child.spec.stop_timeout_s):
                     self.say(f"{child.spec.name} did not stop in time and is killed")
                     _kill_whole(child)
-        for child in chosen:
-            self._sweep(child.spec)
-            del self.children[child.spec.name]
 
     def _spawn(self, child: Child) -> None:
         child.due = None

@@ -47,11 +47,15 @@ class Machine:
         self.port = free_port()
         self.started: list[subprocess.Popen[str]] = []
 
-    def spec(self, name: str, code: str = SLEEPER, *, group: bool = True, mark: str = "") -> dict[str, Any]:
+    def spec(
+        self, name: str, code: str = SLEEPER, *, group: bool = True, mark: str = "", stop_order: int = 0
+    ) -> dict[str, Any]:
         argv = (sys.executable, "-c", code)
         log = str(self.state / f"{name}.log")
         mine = {"OMNI_STATE": str(self.state)}
-        return ProcessSpec(name, argv, log, mark or name, mine, stop_timeout_s=3.0, group=group).to_json()
+        return ProcessSpec(
+            name, argv, log, mark or name, mine, stop_timeout_s=3.0, group=group, stop_order=stop_order
+        ).to_json()
 
     def plan(self, **other: Any) -> Path:
         node = f"node-{self.port}"
@@ -146,6 +150,30 @@ def test_sigterm_leaves_no_process_behind(machine: Machine) -> None:
     assert launcher.returncode == 0, output
     assert machine.marks() == []
     assert not (machine.state / "start.pid").exists()
+
+
+def test_a_nodes_processes_end_in_their_order(machine: Machine) -> None:
+    ended, ready = machine.state / "ended", machine.state / "ready"
+    node = f"node-{machine.port}"
+
+    def slow(name: str) -> str:
+        return (
+            "import signal, sys, time\n"
+            f"def end(*_):\n time.sleep(0.2)\n open({str(ended)!r}, 'a').write('{name} ')\n sys.exit()\n"
+            f"signal.signal(signal.SIGTERM, end)\nopen({str(ready)!r}, 'a').write('{name} ')\ntime.sleep(600)"
+        )
+
+    orders = {"last": 2, "first": 0, "then": 1}
+    processes = [
+        machine.spec(name, slow(name), group=False, mark=f"{node}/{name}", stop_order=order)
+        for name, order in orders.items()
+    ]
+    machine.plan(node_processes={str(machine.port): processes})
+    launcher = machine.start()
+    until(lambda: ready.exists() and len(ready.read_text().split()) == 3)
+    launcher.send_signal(signal.SIGTERM)
+    launcher.communicate(timeout=30)
+    assert ended.read_text().split() == ["first", "then", "last"]
 
 
 def test_killing_a_nodes_group_kills_no_instance_and_the_node_comes_back(machine: Machine) -> None:
