@@ -11,3 +11,7 @@ ROOT_URLCONF = "bench.floor_urls"
 OMNI_LEAN_READS = ""
 DATABASE_ROUTERS = []
 TEMPLATES = []
+DATABASES = {
+    alias: {**given, "ENGINE": given["ENGINE"].replace("omni.mysql", "django.db.backends.mysql")}
+    for alias, given in DATABASES.items()  # noqa: F405
+}
