@@ -41,6 +41,7 @@ def rebooted(record: Record, boot_id: str) -> Record:
         boot_id=boot_id,
         started=None,
         healthy_since=None,
+        drain_least=None,
         drain_until=None,
         kill_at=None,
         next_start=None,
@@ -56,11 +57,12 @@ def interrupted(record: Record) -> Record:
 
 
 def drained_from(record: Record, now: float) -> Record:
-    """The process is to end: give every ingress time to drop the address, if it ever had it."""
+    """The process is to end: give every ingress time to drop the address, and open requests time to end."""
     leaving: Leaving = "stop" if record.assignment.desired != "run" else "restart"
     routed = record.observed.status == "running" and record.observed.address is not None
     wait = record.assignment.drain_s if routed else 0.0
-    record = replace(record, leaving=leaving, drain_until=now + wait)
+    longest = max(wait, record.assignment.drain_max_s) if routed else 0.0
+    record = replace(record, leaving=leaving, drain_least=now + wait, drain_until=now + longest)
     detail = "leaving the ingress" if wait else "stopping"
     if leaving == "stop":
         return observe(record, status="stopping", draining=wait > 0, detail=detail)

@@ -59,8 +59,9 @@ def _unwanted_process_is_led_out(it: Situation) -> Action | None:
         return None
     if record.drain_until is None:
         return Action("drain", "no longer wanted" if record.assignment.desired != "run" else "restart asked for")
-    if it.now < record.drain_until:
-        return Action("wait", "draining", record.drain_until)
+    until = record.drain_least if record.assignment.drained and record.drain_least else record.drain_until
+    if it.now < until:
+        return Action("wait", "draining", until)
     if record.kill_at is None:
         return Action("terminate", "drained")
     if it.now < record.kill_at:

@@ -40,6 +40,7 @@ class Record:
     failures: int = 0
     delays: int = 0
     leaving: Leaving = ""
+    drain_least: float | None = None  # not before, whoever says what
     drain_until: float | None = None
     kill_at: float | None = None
     next_start: float | None = None

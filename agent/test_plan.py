@@ -241,6 +241,28 @@ def test_a_running_instance_drains_before_term_and_a_starting_one_does_not():
     assert life.record.observed.status == "stopped"
 
 
+def test_open_requests_are_waited_for_until_the_longest_drain():
+    life = fresh(drain_s=2.0, drain_max_s=30.0)
+    life.settle()
+    life.probe(True)
+    life.assign(desired="stop")
+    life.settle()
+    life.now += 29.0
+    assert life.settle() == []
+    life.now += 1.0
+    assert life.settle() == ["terminate", "record_end"]
+
+
+def test_a_drained_instance_ends_at_once_but_never_before_every_ingress_has_dropped_it():
+    life = fresh(drain_s=2.0, drain_max_s=30.0)
+    life.settle()
+    life.probe(True)
+    life.assign(desired="stop", drained=True)
+    assert life.settle() == ["drain"]
+    life.now += 2.0
+    assert life.settle() == ["terminate", "record_end"]
+
+
 def test_a_wish_to_end_is_not_taken_back():
     life = fresh()
     life.settle()

@@ -17,10 +17,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from agent.protocol import Report, ReportAnswer, RequestCounts, Samples, from_json, to_json
+from agent.protocol import Drained, Report, ReportAnswer, RequestCounts, Samples, from_json, to_json
 from consensus import gate
 from consensus.lease import ConsensusUnavailable, Held
-from instances import assignments, heartbeats, reports, routes, snapshot
+from instances import assignments, draining, heartbeats, reports, routes, snapshot
 from instances.models import Instance, Node
 from instances.telemetry import ingest
 from omni.kernel.errors import Forbidden, Malformed, NotLeader
@@ -41,6 +41,7 @@ class AgentViewSet(ViewSet):
         "logs": "agent:sync",
         "samples": "agent:sync",
         "requests": "agent:sync",
+        "drained": "agent:sync",
         "routes": "agent:sync",
         "package": "agent:sync",
     }
@@ -56,8 +57,8 @@ class AgentViewSet(ViewSet):
     @extend_schema(exclude=True)
     def routes(self, request: Request) -> HttpResponse:
         with snapshot.taken() as position:
-            shown, tag = routes.hosts()
-        return _positioned(request, position, {}, b'"hosts":' + shown, tag)
+            shown, tag = routes.shown()
+        return _positioned(request, position, {}, shown, tag)
 
     @extend_schema(exclude=True)
     def report(self, request: Request) -> Response:
@@ -98,6 +99,18 @@ class AgentViewSet(ViewSet):
         message = _message(RequestCounts, request)
         ingest.store_requests(node, message)
         return Response({"acked": len(message.rows)})
+
+    @extend_schema(exclude=True)
+    def drained(self, request: Request) -> Response:
+        """What this node's ingress has no open requests at any more."""
+        node = _node_of(request)
+        message = _message(Drained, request)
+        told, at = gate.run(
+            lambda tx: draining.drained(tx, node, message.instances),
+            actor=actor_of(request), cause=f"ingress of {node}",
+        )  # fmt: skip
+        index.seen(at)
+        return Response({"acked": told}, headers={"Omni-Index": str(at)})
 
     @extend_schema(exclude=True)
     def package(self, request: Request, sha256: str) -> Any:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, cast
 
-from django.conf import settings
-
 from apps.models import ConfigRevision
+from instances import draining
 from instances.models import Instance
 from instances.states import ENDED
 from omni.kernel.seal import unseal
 
 _FIELDS = (
-    "id", "app_id", "slot", "desired", "status", "generation", "process_type", "memory_mb", "cpu", "app__name",
+    "id", "app_id", "slot", "desired", "status", "generation",
+    "observed_generation", "drained_by", "process_type", "memory_mb", "cpu", "app__name",
     "app__org__name", "app__runtime", "release__number", "release__version", "release__package_id",
     "release__package__size", "release__process_types", "release__config_id", "release__config__cpu_limit",
     "release__config__health_check", "release__config__restart_policy", "release__config__stop_timeout_s",
@@ -25,11 +25,12 @@ _FIELDS = (
 
 def of_node(node: str) -> list[dict[str, Any]]:
     """Every instance that the node runs, is to run, or still holds a directory of; by id."""
-    rows = Instance.objects.filter(node__name=node, on_node=True).order_by("id").values(*_FIELDS)
-    return [_assignment(row) for row in rows]
+    rows = list(Instance.objects.filter(node__name=node, on_node=True).order_by("id").values(*_FIELDS))
+    ingresses = draining.ingresses() if any(draining.leaves(row) for row in rows) else frozenset()
+    return [_assignment(row, ingresses) for row in rows]
 
 
-def _assignment(row: dict[str, Any]) -> dict[str, Any]:
+def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any]:
     ended = row["status"] in ENDED
     types = row["release__process_types"]
     return {
@@ -56,7 +57,7 @@ def _assignment(row: dict[str, Any]) -> dict[str, Any]:
         "health_check": row["release__config__health_check"],
         "restart_policy": row["release__config__restart_policy"],
         "stop_timeout_s": row["release__config__stop_timeout_s"],
-        "drain_s": settings.CONFIG.timings.route_drain_s,
+        **draining.terms(row, ingresses),
     }
 
 

@@ -104,6 +104,7 @@ class Instance(models.Model):
     placement = models.JSONField(default=dict)  # the verdict per node that put it there
 
     # observed, written from the agent's reports
+    drained_by = models.JSONField(default=dict)  # ingress node → what it was drained for ("stop:0", see draining)
     on_node = models.BooleanField(default=False)  # its node may still have something of it: it stays in the assignments
     status = models.CharField(
         max_length=16, choices=InstanceStatus.choices, default=InstanceStatus.PENDING, db_index=True

@@ -12,8 +12,10 @@ from typing import Any
 
 import orjson
 from django.conf import settings
+from django.db.models import F
 
 from apps.models import App, DesiredState, Domain
+from instances import draining
 from instances.models import Instance
 from instances.states import InstanceStatus
 from omni.kernel.models import Event
@@ -24,18 +26,18 @@ _kept: tuple[int, bytes, str] | None = None  # newest event key when it was made
 _INSTANCE_KINDS = frozenset(
     {"instance.running", "instance.health_changed", "instance.stop_asked", "instance.dealt_with", "instance.lost",
      "instance.crashed", "instance.stopping", "instance.stopped", "instance.failed", "instance.starting",
-     "instance.reported"}
+     "instance.reported", "instance.restart_asked"}
 )  # fmt: skip
 
 
-def hosts() -> tuple[bytes, str]:
-    """The hosts as a JSON list, and the strong ETag of what they show."""
+def shown() -> tuple[bytes, str]:
+    """The fields of `Routes` that this file owns, as JSON without braces, and the strong ETag of what they show."""
     global _kept
     newest = Event.objects.order_by("-key").values_list("key", flat=True).first() or 0
     known = _kept
     if known is not None and known[0] <= newest and not _touched(known[0], newest):
         return known[1], known[2]
-    body = orjson.dumps(_read())
+    body = b'"hosts":' + orjson.dumps(_read()) + b',"leaving":' + orjson.dumps(draining.leaving())
     digest = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
     with _lock:
         _kept = (newest, body, digest)
@@ -74,7 +76,10 @@ def _read() -> list[dict[str, Any]]:
 
 
 def _targets() -> dict[int, list[dict[str, Any]]]:
-    rows = Instance.objects.filter(status=InstanceStatus.RUNNING, health="healthy", desired="run").order_by("id")
+    # One that is to be restarted in place takes no new requests either.
+    rows = Instance.objects.filter(
+        status=InstanceStatus.RUNNING, health="healthy", desired="run", generation=F("observed_generation")
+    ).order_by("id")
     found: dict[int, list[dict[str, Any]]] = {}
     for app_id, instance_id, address in rows.values_list("app_id", "id", "address"):
         host, _, port = address.rpartition(":")

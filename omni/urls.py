@@ -80,6 +80,7 @@ urlpatterns = [
     path("agent/logs", AgentViewSet.as_view({"post": "logs"})),
     path("agent/samples", AgentViewSet.as_view({"post": "samples"})),
     path("agent/requests", AgentViewSet.as_view({"post": "requests"})),
+    path("agent/drained", AgentViewSet.as_view({"post": "drained"})),
     path("agent/packages/<str:sha256>", AgentViewSet.as_view({"get": "package"})),
     # what build workers say and ask; not part of the public contract
     path("internal/builds/<int:build_id>/claim", WorkerBuildViewSet.as_view({"post": "claim"})),

@@ -148,10 +148,11 @@ def _lock_request_offset(node: str, source: str) -> int:
 
 def _insert_requests(counts: Sequence[RequestCount]) -> None:
     rows = [
-        (c.app_id, c.instance_id, c.at_us, c.window_s, c.requests, c.failed, orjson.dumps(c.histogram).decode())
+        (c.app_id, c.instance_id, c.at_us, c.window_s, c.requests, c.failed, c.refused, c.retried,
+         orjson.dumps(c.histogram).decode())
         for c in counts
-    ]
-    columns = ("app_id", "instance_id", "at_us", "window_s", "requests", "failed", "histogram")
+    ]  # fmt: skip
+    columns = ("app_id", "instance_id", "at_us", "window_s", "requests", "failed", "refused", "retried", "histogram")
     sql.insert("instances_requestsample", columns, rows, again="error")
 
 

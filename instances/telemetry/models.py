@@ -99,7 +99,9 @@ class RequestSample(models.Model):
     at_us = models.BigIntegerField()
     window_s = models.FloatField()
     requests = models.BigIntegerField()
-    failed = models.BigIntegerField()
+    failed = models.BigIntegerField()  # status >= 500
+    refused = models.BigIntegerField(default=0)  # status 400 to 499
+    retried = models.BigIntegerField(default=0)  # after another instance had been tried
     histogram = models.JSONField()
 
     class Meta:
