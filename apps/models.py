@@ -37,6 +37,7 @@ class App(models.Model):
     strategy = models.JSONField(default=dict)
     placement = models.JSONField(default=dict)
     domains = models.JSONField(default=list)
+    served_domains = models.JSONField(null=True)  # those of `domains` that are proven; None is none
     labels = models.JSONField(default=dict)
     maintenance = models.BooleanField(default=False)
 
@@ -92,12 +93,14 @@ class ConfigRevision(models.Model):
 
 
 class Domain(models.Model):
-    """A custom domain, unique on the platform. Served once `verified_at` is set; nothing sets it yet (no TXT check)."""
+    """A custom domain, unique on the platform; served while `verified_at` is set (`domain_proof` says when)."""
 
     id = models.BigAutoField(primary_key=True)
     app = models.ForeignKey(App, on_delete=models.CASCADE, related_name="custom_domains")
     name = models.CharField(max_length=253, unique=True)
     verified_at = models.DateTimeField(null=True)
+    failing_since = models.DateTimeField(null=True)  # proven, but the record is gone since then
+    problem = models.CharField(max_length=300, default="", db_default="")  # what the last look found instead
     created_at = models.DateTimeField()
 
     def __str__(self) -> str:

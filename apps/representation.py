@@ -34,10 +34,10 @@ def strategy_of(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def urls_of(app: App) -> list[str]:
-    """Where it answers; the first one at the ingress's own port (DECISIONS 28)."""
+    """Where it answers, at the ingress's own port (DECISIONS 28); a custom domain once it is proven."""
     config = settings.CONFIG
     port = "" if config.ingress.port == 80 else f":{config.ingress.port}"
-    return [f"http://{name}{port}" for name in (f"{app.hostname}.{config.domain}", *app.domains)]
+    return [f"http://{name}{port}" for name in (f"{app.hostname}.{config.domain}", *(app.served_domains or ()))]
 
 
 def app(row: App, env: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import access as accounts_access
-from apps import lean_access
+from apps import domains, lean_access
 from apps import services as apps
 from apps.access import app as find_app
 from apps.access import app_id
@@ -48,6 +48,11 @@ def _valid(kind: type[StrictSerializer], request: Request) -> dict[str, Any]:
 
 def _shown(app: App) -> dict[str, Any]:
     return show(app, shown_env(apps.current_revision(app)))
+
+
+def _proofs(app: App, fields: dict[str, Any]) -> dict[str, Any]:
+    """For who has just set domains: how each is to be proven."""
+    return {"custom_domains": domains.details(app)} if "domains" in fields else {}
 
 
 def _page_of(rows: list[App]) -> list[dict[str, Any]]:
@@ -91,7 +96,7 @@ class AppViewSet(LeanViewSet):
                 org = accounts_access.org(tx.actor, ref)
                 accounts_access.recheck(tx.actor, "apps:write", org.pk)
             app, env = apps.create_app(tx, org=org, fields=fields)
-            return Reply(show(app, env), 201, app.revision, f"/app/{app.pk}/info")
+            return Reply({**show(app, env), **_proofs(app, fields)}, 201, app.revision, f"/app/{app.pk}/info")
 
         return perform(request, verb)
 
@@ -116,6 +121,7 @@ class AppViewSet(LeanViewSet):
         found = lean_access.app(actor_of(request), app)
         shown = show(found, current_env(found))
         body = {**shown, "org": {"id": found.org_id, "name": found.org.name}, **queries.info(found)}
+        body["custom_domains"] = domains.details(found)
         body["links"] = {**shown["links"], **body.get("links", {})}
         return Response(body, headers={"ETag": etag(found.revision)})
 
@@ -224,7 +230,7 @@ class AppViewSet(LeanViewSet):
                 deployment = instances.deploy(tx, app, release, kind="config")
         elif changed & _SCALING:
             deployment = instances.rescaled(tx, app)
-        body = _shown(app)
+        body = {**_shown(app), **_proofs(app, fields)}
         if deployment is not None:
             body["deployment"] = queries.show_deployment(deployment)
         return Reply(body, 200, app.revision, "", plan_now(tx, app) if rehearsal else None)

@@ -5,6 +5,7 @@ Owns the list. Each entry is one concern on a thread of its own, so that one tha
 
 from __future__ import annotations
 
+from apps import domain_checks
 from instances.controller import Controller
 from instances.telemetry.retention import EVERY_S as TELEMETRY_EVERY_S
 from instances.telemetry.retention import Retention
@@ -29,6 +30,7 @@ def leader_loops(config: Config) -> list[Loop]:
     return [
         Loop("controller", controller.step, CONTROLLER_S),
         Loop("relay", ring, RELAY_S),
+        Loop("domains", domain_checks.DomainChecks().tick, domain_checks.EVERY_S),
         Loop("retention", retention.tick, retention.EVERY_S),
         Loop("telemetry-retention", telemetry.tick, TELEMETRY_EVERY_S),
     ]

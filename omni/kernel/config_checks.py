@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
-from omni.kernel import config_databases
+from omni.kernel import config_databases, resolvers
 from omni.kernel.config_keys import Keys
 from omni.kernel.config_sources import Sources
 
@@ -58,6 +58,7 @@ def check(keys: Keys, sources: Sources, *, alone: bool = False) -> None:
     _check_limits(keys, sources)
     _check_urls(keys, sources)
     _check_storage(keys, sources)
+    _check_domains(keys, sources)
     if keys.failpoints and keys.environment == "production":
         fix = "remove it, or set OMNI_ENV=development on a machine of your own"
         sources.complain(("failpoints",), keys.failpoints, "breaks things on purpose, for tests of failures", fix)
@@ -257,6 +258,14 @@ def _check_url(
     if keys.environment == "production" and password in KNOWN_PASSWORDS:
         advice = "choose a real password, or set OMNI_ENV=development on a machine of your own"
         sources.complain(path, value, "has a well-known default password", advice)
+
+
+def _check_domains(keys: Keys, sources: Sources) -> None:
+    try:
+        resolvers.parse(keys.domains.resolvers)
+    except ValueError as error:
+        path = ("domains", "resolvers")
+        sources.complain(path, keys.domains.resolvers, str(error), 'write them like "192.0.2.1, 192.0.2.2:5353"')
 
 
 def _check_storage(keys: Keys, sources: Sources) -> None:

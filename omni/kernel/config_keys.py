@@ -113,6 +113,16 @@ class Ingress(Section):
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = key("WARN", "what the ingress writes to its log")
 
 
+class Domains(Section):
+    """How custom domains are proven by their TXT records."""
+
+    resolvers: str = key("", "DNS resolvers, `address` or `address:port`, comma between; empty: the system's")
+    query_timeout_s: Annotated[float, Field(gt=0, le=30)] = key(3.0, "longest wait for one resolver's answer")
+    recheck_s: Seconds = key(3600.0, "how often a proven domain is looked up again")
+    grace_s: Seconds = key(3 * 86_400.0, "how long a proven domain is served after its record was removed")
+    claim_s: Seconds = key(86_400.0, "how long an app keeps a domain from others without proving it")
+
+
 class Worker(Section):
     """The build worker."""
 
@@ -205,6 +215,7 @@ class Keys(Section):
     timings: Timings = Timings()
     web: Web = Web()
     ingress: Ingress = Ingress()
+    domains: Domains = Domains()
     worker: Worker = Worker()
     agent: Agent = Agent()
     artifacts: Artifacts = Artifacts()
