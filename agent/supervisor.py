@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 SWEEP_S = 60.0
 COLLECT_AFTER_S = 2.0
 _LAST = 2**31 - 1
+EPOCH_JUMP = 1_000  # by so much the epoch rises when a database was restored or taken over, and never otherwise
 
 
 class ForeignList(Exception):
@@ -52,11 +53,12 @@ class Supervisor:
         self._shipper = shipper
         self._packages = packages
         self._log_max_bytes = log_max_bytes
-        self._report = report
+        self._report_out = report
         self._gone = gone
-        self._around = Surroundings(address, store, packages, ports, self._ports_taken, report, self._deleted)
+        self._around = Surroundings(address, store, packages, ports, self._ports_taken, self._report, self._deleted)
         self._instances: dict[int, Instance] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._impostors: set[int] = set()
         self._fresh = False
         self._collect_due = asyncio.Event()
         self.applied = store.applied()
@@ -69,7 +71,8 @@ class Supervisor:
         """Go on with everything that an earlier agent of this node had."""
         for kept in self._store.load():
             self._add(kept)
-            self._report(kept.observed)
+            if not kept.orphan:
+                self._report(kept.observed)
 
     def apply(self, wanted: Assignments, unreadable: frozenset[int] = frozenset()) -> None:
         """Take over a whole list; raises ForeignList and changes nothing when it is another's or an older one.
@@ -77,6 +80,8 @@ class Supervisor:
         Instances that are `unreadable` in the list stay as they are.
         """
         self._check(wanted)
+        if self.applied.epoch and wanted.epoch - self.applied.epoch >= EPOCH_JUMP:
+            self._tell_all()
         for assignment in wanted.instances:
             self._assign(assignment)
         listed = {assignment.id for assignment in wanted.instances} | unreadable
@@ -142,9 +147,25 @@ class Supervisor:
         if (wanted.epoch, wanted.index) < (known.epoch, known.index):
             raise ForeignList(f"a list of {wanted.epoch}.{wanted.index}, older than {known.epoch}.{known.index}")
 
+    def _report(self, observed: Observed) -> None:
+        """What happens to an instance that only has another's number is no news of that other."""
+        if observed.id not in self._impostors:
+            self._report_out(observed)
+
+    def _tell_all(self) -> None:
+        """The database is an older one or another's: what it acknowledged of us may not be in it."""
+        log.warning("the database was restored or taken over: telling everything again")
+        for instance in self._instances.values():
+            self._report(instance.record.observed)
+
     def _assign(self, assignment: Assignment) -> None:
         instance = self._instances.get(assignment.id)
         if instance is not None:
+            if _is_another(instance.record.assignment, assignment):
+                log.error("instance %s is not the one that runs here under this number; that one ends", assignment.id)
+                self._impostors.add(assignment.id)
+                instance.orphan()  # the right one starts with a later list, when nothing is left of it
+                return
             instance.assign(assignment)
             return
         if assignment.desired == "remove" and not self._store.directory(assignment.id).exists():
@@ -174,5 +195,13 @@ class Supervisor:
         self._shipper.drop(instance_id)
         self._instances.pop(instance_id, None)
         self._tasks.pop(instance_id, None)
-        self._gone(instance_id)
+        if instance_id in self._impostors:
+            self._impostors.discard(instance_id)
+        else:
+            self._gone(instance_id)
         self._collect_due.set()
+
+
+def _is_another(known: Assignment, wanted: Assignment) -> bool:
+    """What an instance is never changes: another app or package under its number comes from another database."""
+    return (known.app_id, known.release.package) != (wanted.app_id, wanted.release.package)

@@ -320,6 +320,32 @@ def test_older_and_foreign_lists_change_nothing(plane: FakePlane, agent: AgentUn
     assert list(alive(agent)) == [1]
 
 
+def test_after_a_restore_everything_is_told_again_and_nothing_restarted(plane: FakePlane, agent: AgentUnderTest):
+    agent.start()
+    plane.want(assignment(1, plane.release(NOTHING), "sleep 1000"))
+    plane.status(1, "running")
+    pid = pid_of(agent, 1)
+    plane.observed.clear()  # an older database: what was acknowledged is forgotten, and its index is lower
+    plane.epoch, plane.index = plane.epoch + 1_000, 1
+    plane.want()
+    assert plane.status(1, "running").address
+    assert pid_of(agent, 1) == pid
+
+
+def test_an_instance_of_another_database_is_never_taken_for_one_of_the_same_number(
+    plane: FakePlane, agent: AgentUnderTest
+):
+    agent.start()
+    plane.want(assignment(1, plane.release(NOTHING), "sleep 1000"))
+    plane.status(1, "running")
+    pid = pid_of(agent, 1)
+    told = len(plane.history[1])
+    plane.want(assignment(1, plane.release({"other": b""}), "sleep 2000", app_id=77))
+    plane.wait(lambda: pid_of(agent, 1) not in (0, pid) and plane.status(1, "running"), 20)
+    assert "stopped" not in [observed.status for observed in plane.history[1][told:]]
+    assert 1 not in plane.gone
+
+
 def test_what_no_list_knows_is_swept(plane: FakePlane, agent: AgentUnderTest):
     agent.start()
     release = plane.release(NOTHING)
