@@ -8,15 +8,23 @@ Owns that order and nothing else. Forwarding is decided before anything reads th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import ssl
+import time
 from dataclasses import replace
 
 from omni.front import following, intake, watching
-from omni.front.forwarding import HEADER, Forwarder, Hop
+from omni.front.door import Door
+from omni.front.forwarding import Forwarder, Times, buffered, was_refused
+from omni.front.hop import HEADER, Hop
+from omni.front.leaders import Leaders
 from omni.front.problems import answer as problem_answer
 from omni.front.requests import Answer, BodyTooLarge, ClientGone, ClientIdle, Receive, Request, Scope, Send
 from omni.front.streaming_keys import StreamingKeys
+from omni.kernel.config import Config
+from omni.kernel.config_members import parse
 from omni.kernel.errors import Malformed, NotFound, NotLeader, OmniError, StaleRead, TooLarge
 
 # Telemetry is append-only and owned by who reports it: any member takes it (ARCHITECTURE, "How a write travels" 5).
@@ -24,6 +32,8 @@ _LOCAL_WRITES = re.compile(r"/agent/(logs|samples|requests)|/internal/builds/\d+
 _LARGE_BODIES = re.compile(r"/agent/.*|/internal/.*")
 _LARGE_BODY = 32 << 20
 _DISCARDED, _DISCARD_S = 64 << 20, 2.0
+_FIRST_PAUSE_S = 0.02
+_LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server that listens everywhere is reached
 _log = logging.getLogger("omni.front")
 
 
@@ -56,14 +66,14 @@ class Front:
         from omni.rest.middleware import leader_name
 
         config = settings.CONFIG
-        self._config, self._lease = config, gate.lease()
+        self._config = config
         self._index, self._leader_name = index, leader_name
-        self._hop = Hop(keys.derive(keys.cluster_secret(config), "forward"), config.me.id)
         times, limits = config.timings, config.limits
-        self._forwarder = Forwarder(
-            self._lease, self._hop, config.me.netloc, times.write_wait_s, times.forward_timeout_s,
-            times.upload_idle_s, limits.json_body_bytes,
-        )  # fmt: skip
+        hop = Hop(keys.derive(keys.cluster_secret(config), "forward"), config.me.id)
+        self._hop, self._leaders = hop, Leaders(gate.lease(), config.me.netloc)
+        waits = Times(times.write_wait_s, times.forward_timeout_s, times.upload_idle_s)
+        self._door, context = _members_tls(config)
+        self._forwarder = Forwarder(self._leaders, hop, waits, lambda at: config.reach(parse(at)), context)
         self._intake = intake.Intake(config.artifacts_path / "incoming", limits.upload_max_bytes, times.upload_idle_s)
         self._intake.sweep()
         self._streaming = StreamingKeys(config.node_dir(config.me) / "uploading")
@@ -77,8 +87,12 @@ class Front:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                if self._door is not None:
+                    await self._door.open()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
+                if self._door is not None:
+                    await self._door.close()
                 await self._forwarder.close()
                 self._django.close()
                 await send({"type": "lifespan.shutdown.complete"})
@@ -111,29 +125,44 @@ class Front:
             return await self._following.stream(request)
         if not request.is_write:
             return await self._read(request)
-        if not _LOCAL_WRITES.fullmatch(request.path):
-            relayed = await self._at_leader(request, forwarded)
-            if relayed is not None:
-                return relayed
-        if intake.is_upload(request):
-            answer = await self._upload(request)
-        else:
-            answer = await self._ask(request)
+        if _LOCAL_WRITES.fullmatch(request.path):
+            return await self._ask(request)
+        answer = await self._write(request, forwarded)
         if answer.status == 202 and watching.preferred_wait(request):
             return await self._watching.until_end(request, answer, self._ask)
         return answer
 
-    async def _at_leader(self, request: Request, forwarded: bool) -> Answer | None:
-        """The leader's answer, or None when that is this member."""
-        if forwarded and await self._forwarder.leader() is not None:
+    async def _write(self, request: Request, forwarded: bool) -> Answer:
+        """The leader's answer, given here or there."""
+        leads = await self._leads(self._forwarder.deadline())
+        if forwarded and not leads:
             raise NotLeader(None)  # one hop only: the member that sent it asks again
-        if await self._forwarder.leader() is None:
-            return None
-        if intake.is_upload(request):  # what can be refused without the body is refused here, before it travels
-            refusal = await self._judge(request)
-            if refusal is not None:
-                return refusal
-        return await self._forwarder.forward(request, stream=intake.is_upload(request) or self._is_large(request))
+        if intake.is_upload(request):
+            return await (self._upload(request) if leads else self._upload_there(request))
+        if not leads and self._is_streamed(request):
+            return await self._forwarder.forward(request, None) or await self._ask(request)
+        body = await self._body(request)
+        if forwarded:
+            return await self._django.call(request, body)
+        return await self._write_buffered(request, body, leads)
+
+    async def _write_buffered(self, request: Request, body: bytes, leads: bool) -> Answer:
+        """A body in memory follows the leadership when it moves: what the fence refused here is asked for there."""
+        deadline, pause = self._forwarder.deadline(), _FIRST_PAUSE_S
+        while True:
+            answer = None if leads else await self._forwarder.forward(request, body)
+            if answer is not None:
+                return answer
+            answer = await self._django.call(request, body)
+            if not was_refused(answer) or time.monotonic() >= deadline:
+                return answer
+            await asyncio.sleep(pause)
+            pause *= 2
+            leads = await self._leads(deadline)
+
+    async def _leads(self, deadline: float) -> bool:
+        """Whether this member leads; waits for a leader. Raises NoLeader."""
+        return await self._leaders.await_one(deadline) == self._leaders.me
 
     async def _read(self, request: Request) -> Answer:
         if "min_index=" in request.query:
@@ -146,6 +175,13 @@ class Front:
         wanted = watching.whole_number(request, "min_index")
         if wanted and not await self._watching.reached(wanted):
             raise StaleRead(f"This member has not seen index {wanted} yet.")
+
+    async def _upload_there(self, request: Request) -> Answer:
+        """Forwarded as it comes; what can be refused without the body is refused here, before it travels."""
+        refusal = await self._judge(request)
+        if refusal is not None:
+            return refusal
+        return await self._forwarder.forward(request, None) or await self._upload(request)
 
     async def _upload(self, request: Request) -> Answer:
         """Django judges first (who, which app, which version), takes over the file afterwards."""
@@ -171,30 +207,49 @@ class Front:
         return None
 
     async def _ask(self, request: Request) -> Answer:
-        body = request.extra.pop("omni.body", None)
-        if body is None:
-            limit = _LARGE_BODY if self._is_large(request) else self._config.limits.json_body_bytes
-            body = await request.body(limit, self._config.timings.upload_idle_s)
-        return await self._django.call(request, body)
+        return await self._django.call(request, await self._body(request))
+
+    async def _body(self, request: Request) -> bytes:
+        limit = _LARGE_BODY if self._is_large(request) else self._config.limits.json_body_bytes
+        return await buffered(request, limit, self._config.timings.upload_idle_s)
 
     def _is_large(self, request: Request) -> bool:
         return _LARGE_BODIES.fullmatch(request.path) is not None
 
+    def _is_streamed(self, request: Request) -> bool:
+        """Too large to be kept while it is forwarded; what is small can be repeated."""
+        length = request.headers.get("content-length", "")
+        return self._is_large(request) and not (length.isdigit() and int(length) <= self._config.limits.json_body_bytes)
+
     def _verify_hop(self, request: Request) -> bool:
-        """Whether a member of ours sent this on; the header is stripped from everybody else's requests."""
+        """Whether a member sent this on. Only a hop that is proven says who the client is; any hop is the last one."""
         value = request.headers.pop(HEADER, None)
         for name in ("x-forwarded-for", "x-forwarded-host", "forwarded"):
             request.headers.pop(name, None)
-        client = self._hop.verify(request, value) if value else None
-        if client is None:
+        if value is None:
             return False
-        request.client = client
+        request.client = self._hop.verify(request, value) or request.client
         return True
 
     def _refuse(self, request: Request, error: OmniError) -> Answer:
         answer = problem_answer(error, self._config.me.id, request.headers.get("request-id", "")[:64])
         answer.headers += [("Omni-Leader", self._leader_name()), ("Omni-Index", str(self._index.seen(0)))]
         return answer
+
+
+def _members_tls(config: Config) -> tuple[Door | None, ssl.SSLContext | None]:
+    """With several hosts: the door for the others, and what proves us to theirs."""
+    if not config.several_hosts:
+        return None, None
+    from consensus import identity
+
+    mine = identity.of(config)
+    context = identity.client_context(mine)
+    context.check_hostname = True  # the address that we connect to stands in the member's certificate
+    listen = config.listen_address
+    inside = (_LOOPBACKS.get(listen, listen), config.me.port)
+    shared = config.web.workers > 1
+    return Door(identity.server_context(mine), listen, config.member_port(config.me), inside, shared), context
 
 
 def _threads() -> int:

@@ -1,172 +1,237 @@
 """A follower's part of a write: find the leader, hand the request over, relay the answer.
 
-Owns the hop: the signed header that carries the caller's address (one hop only), the wait for a leader, and what to
-say when the connection broke (DECISIONS 10). A body that was not sent whole is never repeated; a body that was sent
-is repeated only under an Idempotency-Key.
+Owns what is repeated and what is said when it cannot be (DECISIONS 10). A body that did not go out whole was not
+applied; one that did is repeated only if it was buffered and has an Idempotency-Key, else its outcome is unknown. A
+leader that hangs is given up as soon as another one is known (`leaders`), not at a time-out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
-import secrets
+import contextlib
+import random
+import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-import httpx
+import httpcore
+import orjson
 
-from consensus.lease import ConsensusUnavailable, Held, Lease, NotHeld
+from omni.front.hop import HEADER, Hop
+from omni.front.leaders import Leaders, Superseded
 from omni.front.requests import Answer, BodyTooLarge, Request
 from omni.kernel import failpoints
-from omni.kernel.errors import NoLeader, OmniError, OutcomeUnknown, TooLarge
+from omni.kernel.errors import NoLeader, OutcomeUnknown, TooLarge
 
-HEADER = "omni-forwarded"
-MAX_AGE_S = 30.0
+# Whoever took the request waits for the end that `Prefer` asks for: that wait survives the leader.
 _HOP_BY_HOP = frozenset(
-    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "host",
-     "content-length", "expect", HEADER}
+    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+     "content-length", "expect", "prefer", HEADER}
 )  # fmt: skip
-_NOT_RELAYED = frozenset({"connection", "keep-alive", "transfer-encoding", "server", "date"})
-_POLL_S = 0.02
-_NONCES = 20_000
+_NOT_RELAYED = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"server", b"date"})
+_SMALL = 1 << 20
+_CONNECT_S = 1.0
+_LOSSES = 3  # how often a keyed write is lost before its outcome is called unknown after all
+_NEVER_SENT = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout)
+_BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, Superseded)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """In seconds: waiting for a leader, its longest silence, a client's longest silence."""
+
+    wait_s: float
+    timeout_s: float
+    idle_s: float
 
 
 @dataclass(slots=True)
-class Hop:
-    """Signs a forwarded request, and verifies one that came in."""
+class _Body:
+    """What goes out: the buffered body, or the client's stream. Knows whether all of it went."""
 
-    key: bytes
-    member: str
-    _seen: dict[str, float] = field(default_factory=dict)
+    request: Request
+    whole: bytes | None
+    announced: int | None
+    idle_s: float
+    begun: bool = False
+    sent: bool = False
 
-    def sign(self, request: Request) -> str:
-        now, nonce = f"{time.time():.3f}", secrets.token_hex(8)
-        return ";".join([self.member, request.client, now, nonce, self._mac(request, request.client, now, nonce)])
+    @classmethod
+    def of(cls, request: Request, whole: bytes | None, idle_s: float) -> _Body:
+        length = request.headers.get("content-length", "")
+        announced = len(whole) if whole is not None else int(length) if length.isdigit() else None
+        return cls(request, whole, announced, idle_s)
 
-    def verify(self, request: Request, value: str) -> str | None:
-        """The original client's address; None for a header that is forged, old, or was used before."""
-        parts = value.split(";")
-        if len(parts) != 5:
-            return None
-        member, client, at, nonce, mac = parts
-        expected = self._mac(request, client, at, nonce, member)
-        if not hmac.compare_digest(mac.encode(), expected.encode()):  # as bytes: text must be ASCII
-            return None
-        if abs(time.time() - float(at)) > MAX_AGE_S or nonce in self._seen:
-            return None
-        if len(self._seen) >= _NONCES:
-            self._seen = {key: when for key, when in self._seen.items() if when > time.time() - MAX_AGE_S}
-        self._seen[nonce] = time.time()
-        return client
+    @property
+    def can_be_sent_again(self) -> bool:
+        return self.whole is not None or not self.begun
 
-    def _mac(self, request: Request, client: str, at: str, nonce: str, member: str = "") -> str:
-        text = "\n".join([member or self.member, request.method, request.path, request.query, client, at, nonce])
-        return hmac.new(self.key, text.encode(), "sha256").hexdigest()
+    async def chunks(self) -> AsyncIterator[bytes]:
+        size = 0
+        self.begun = True
+        if self.whole is not None:
+            self.sent = True
+            yield self.whole
+            return
+        async for chunk in self.request.chunks(self.idle_s):
+            size += len(chunk)
+            # From the last byte on the leader may have it all, whatever we hear of it.
+            self.sent = self.request.body_ended or (self.announced is not None and size >= self.announced)
+            yield chunk
+        self.sent = True
 
 
 @dataclass(slots=True)
 class Forwarder:
-    """`me` is `"<host>:<port>"`. Times in seconds."""
+    """`reach` turns a leader's `host:port` into the URL that this host reaches it at; `context` is for `https`."""
 
-    lease: Lease
+    leaders: Leaders
     hop: Hop
-    me: str
-    wait_s: float
-    timeout_s: float
-    idle_s: float
-    body_limit: int
-    _client: httpx.AsyncClient | None = None
+    times: Times
+    reach: Callable[[str], str]
+    context: ssl.SSLContext | None = None
+    _pool: httpcore.AsyncConnectionPool | None = None
+    _pool_of: str = ""
+    _old: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def leader(self) -> str | None:
-        """None when this member leads; else the leader's `host:port`. Raises NoLeader after `wait_s`."""
-        deadline = time.monotonic() + self.wait_s
-        while True:
-            try:
-                answer = self.lease.current()
-            except ConsensusUnavailable:
-                answer = NotHeld(None)
-            if isinstance(answer, Held):
-                return None
-            if answer.leader not in (None, self.me):
-                return answer.leader
-            if time.monotonic() > deadline:
-                raise NoLeader("No leader was there within the time that a write waits.")
-            await asyncio.sleep(_POLL_S)
+    def deadline(self) -> float:
+        """Until when a write that comes now waits for a leader."""
+        return time.monotonic() + self.times.wait_s
 
-    async def forward(self, request: Request, *, stream: bool) -> Answer | None:
+    async def forward(self, request: Request, whole: bytes | None) -> Answer | None:
         """The leader's answer; None when this member turned out to lead. Raises OmniError.
 
-        `stream` sends the body as it comes in; otherwise it is read first, and can be sent again.
+        `whole` is the buffered body, which can be sent again; None sends the request's own as it comes in.
         """
-        body = None if stream else await self._buffer(request)
-        deadline = time.monotonic() + self.wait_s
+        body = _Body.of(request, whole, self.times.idle_s)
+        deadline, losses, refusals = self.deadline(), 0, 0
         while True:
-            leader = await self.leader()
-            if leader is None:
-                request.extra["omni.body"] = body
+            leader = await self.leaders.await_one(deadline)
+            if leader == self.leaders.me:
                 return None
             try:
-                answer = await self._send(request, leader, body)
-            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-                if time.monotonic() > deadline:
-                    raise NoLeader(f"The leader {leader} cannot be reached.") from error
-                await asyncio.sleep(0.1)
+                answer = await self.leaders.during(leader, self._send(request, leader, body))
+            except _NEVER_SENT as error:
+                self.leaders.avoid(leader)
+                if not body.can_be_sent_again:
+                    raise _not_sent(leader) from error
                 continue
-            except httpx.HTTPError as error:
-                if body is None or "idempotency-key" not in request.headers or time.monotonic() > deadline:
-                    raise OutcomeUnknown(f"The connection to the leader {leader} broke.") from error
-                await asyncio.sleep(0.1)
+            except _BROKEN as error:
+                losses += 1
+                self._after_loss(leader, body, losses, error)
+                deadline = self.deadline()  # it was somebody's turn until now: waiting for the next leader begins
                 continue
-            refused = answer.status == 503 and answer.header("omni-outcome") == "not-applied"
-            if refused and body is not None and time.monotonic() < deadline:
-                await asyncio.sleep(0.1)
-                continue
-            return answer
+            if not was_refused(answer) or body.whole is None or time.monotonic() >= deadline:
+                return answer
+            refusals += 1
+            await asyncio.sleep(min(0.4, 0.05 * 2**refusals) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    def _after_loss(self, leader: str, body: _Body, losses: int, error: BaseException) -> None:
+        """Whether to go on after the connection broke or the leader was given up. Raises what the client is told."""
+        if not isinstance(error, Superseded):
+            self.leaders.avoid(leader)
+        if not body.sent:
+            if not body.can_be_sent_again or losses >= _LOSSES:
+                raise _not_sent(leader) from error
+            return
+        keyed = "idempotency-key" in body.request.headers
+        if body.whole is None or not keyed or losses >= _LOSSES:
+            raise OutcomeUnknown(f"The leader {leader} took the request and did not answer.") from error
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
+        await asyncio.gather(*self._old, return_exceptions=True)
 
-    async def _buffer(self, request: Request) -> bytes:
-        try:
-            return await request.body(self.body_limit, self.idle_s)
-        except BodyTooLarge:
-            raise TooLarge(f"The body is larger than {self.body_limit} bytes.") from None
-
-    async def _send(self, request: Request, leader: str, body: bytes | None) -> Answer:
-        if self._client is None:
-            timeout = httpx.Timeout(self.timeout_s, connect=1.0, pool=self.wait_s)
-            limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
-            self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
-        headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}
-        headers[HEADER] = self.hop.sign(request)
-        if request.headers.get("host"):
-            headers["host"] = request.headers["host"]
-        if body is None and request.headers.get("content-length"):
-            headers["content-length"] = request.headers["content-length"]
-        raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        url = f"http://{leader}{quote(request.path)}" + (f"?{request.query}" if request.query else "")
-        content = request.chunks(self.idle_s) if body is None else body
-        outgoing = self._client.build_request(request.method, url, headers=raw_headers, content=content)
-        response = await self._client.send(outgoing, stream=True)
+    async def _send(self, request: Request, leader: str, body: _Body) -> Answer:
+        body.sent = False
+        outgoing = httpcore.Request(
+            request.method,
+            f"{self.reach(leader)}{quote(request.path)}" + (f"?{request.query}" if request.query else ""),
+            headers=self._headers(request, body),
+            content=body.chunks(),
+            extensions={"timeout": self._timeouts()},
+        )
+        response = await self._pool_for(leader).handle_async_request(outgoing)
         failpoints.hit("forward_sent_before_reply")
-        relayed = [(name, value) for name, value in response.headers.multi_items() if name not in _NOT_RELAYED]
-        if int(response.headers.get("content-length", "1048577")) <= 1 << 20:
-            data = b"".join([chunk async for chunk in response.aiter_raw()])
-            await response.aclose()
-            return Answer(response.status_code, relayed, data)
-        return Answer(response.status_code, relayed, stream=_relay(response))
+        relayed = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in response.headers
+            if name.lower() not in _NOT_RELAYED
+        ]
+        answer = Answer(response.status, relayed)
+        length = answer.header("content-length")
+        if length.isdigit() and int(length) <= _SMALL:
+            async with contextlib.aclosing(response):
+                answer.body = b"".join([chunk async for chunk in response.aiter_stream()])
+        else:
+            answer.stream = _relay(response)
+        return answer
+
+    def _headers(self, request: Request, body: _Body) -> list[tuple[bytes, bytes]]:
+        headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}
+        headers.setdefault("host", f"{request.server[0]}:{request.server[1]}")
+        headers[HEADER] = self.hop.sign(request)
+        if body.announced is not None:
+            headers["content-length"] = str(body.announced)
+        else:
+            headers["transfer-encoding"] = "chunked"
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+    def _timeouts(self) -> dict[str, float]:
+        silence = self.times.timeout_s
+        return {"connect": _CONNECT_S, "pool": self.times.wait_s, "read": silence, "write": silence}
+
+    def _pool_for(self, leader: str) -> httpcore.AsyncConnectionPool:
+        """Connections to this leader only: what was open to a former one is not used again."""
+        if self._pool is None or self._pool_of != leader:
+            if self._pool is not None:
+                closing = asyncio.create_task(_close_later(self._pool, self.times.timeout_s))
+                self._old.add(closing)
+                closing.add_done_callback(self._old.discard)
+            self._pool = httpcore.AsyncConnectionPool(
+                ssl_context=self.context, max_connections=200, max_keepalive_connections=50, keepalive_expiry=5.0
+            )
+            self._pool_of = leader
+        return self._pool
 
 
-async def _relay(response: httpx.Response) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in response.aiter_raw():
+async def _relay(response: httpcore.Response) -> AsyncIterator[bytes]:
+    async with contextlib.aclosing(response):
+        async for chunk in response.aiter_stream():
             yield chunk
-    finally:
-        await response.aclose()
 
 
-def unreachable(leader: str) -> OmniError:
-    return NoLeader(f"The leader {leader} cannot be reached.")
+async def _close_later(pool: httpcore.AsyncConnectionPool, at_most_s: float) -> None:
+    """What is under way to the former leader may still end."""
+    deadline = time.monotonic() + at_most_s
+    while time.monotonic() < deadline and any(not connection.is_idle() for connection in pool.connections):
+        await asyncio.sleep(0.5)
+    await pool.aclose()
+
+
+def _not_sent(leader: str) -> NoLeader:
+    return NoLeader(
+        f"The connection to the leader {leader} broke before all of the body was sent; nothing was changed."
+    )
+
+
+def was_refused(answer: Answer) -> bool:
+    """Whether a member said that it may not write and changed nothing: another one may."""
+    if answer.status != 503 or answer.header("omni-outcome") != "not-applied":
+        return False
+    try:
+        problem = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(problem, dict) and problem.get("code") == NoLeader.code
+
+
+async def buffered(request: Request, limit: int, idle_s: float) -> bytes:
+    """The whole body. Raises TooLarge."""
+    try:
+        return await request.body(limit, idle_s)
+    except BodyTooLarge:
+        raise TooLarge(f"The body is larger than {limit} bytes.") from None

@@ -1,21 +1,18 @@
-"""The front's rules, with a made-up Django behind it: the hop, the waiting, the intake."""
+"""The front's rules, with a made-up Django behind it: the waiting, the streams, the bodies."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
-from consensus.fake import FakeLease
 from omni.front.django_threads import DjangoThreads
 from omni.front.following import Following
-from omni.front.forwarding import Forwarder, Hop
 from omni.front.requests import Answer, Request
 from omni.front.watching import IndexWatch, Watching
-from omni.kernel.errors import InvalidInput, Malformed, NoLeader, OutcomeUnknown
+from omni.kernel.errors import InvalidInput, Malformed
 
 
 def request(
@@ -37,121 +34,10 @@ def request(
     return Request(method, path, query, names, "10.0.0.9", "http", ("127.0.0.1", 8000), receive)
 
 
-# -- the hop
-
-
-def hop(member: str = "a-1", key: bytes = b"k") -> Hop:
-    return Hop(key, member)
-
-
-def test_a_forwarded_request_keeps_its_callers_address() -> None:
-    sent = request("POST", "/app/create")
-    assert hop("b-2").verify(sent, hop("a-1").sign(sent)) == "10.0.0.9"
-
-
-def test_a_forged_a_changed_and_a_repeated_hop_are_refused() -> None:
-    sent, receiver = request("POST", "/app/create"), hop("b-2")
-    value = hop("a-1").sign(sent)
-    assert receiver.verify(request("POST", "/tokens"), value) is None
-    assert receiver.verify(sent, value.replace("10.0.0.9", "10.0.0.8")) is None
-    assert receiver.verify(sent, hop("a-1", b"other").sign(sent)) is None
-    assert receiver.verify(sent, "nonsense") is None
-    assert receiver.verify(sent, value) == "10.0.0.9"
-    assert receiver.verify(sent, value) is None
-
-
-def test_an_old_hop_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = request("POST", "/app/create")
-    value = hop().sign(sent)
-    monkeypatch.setattr("omni.front.forwarding.time.time", lambda: 4e9)
-    assert hop("b-2").verify(sent, value) is None
-
-
-def test_a_hop_that_is_no_text_is_refused() -> None:
-    assert hop().verify(request("POST"), "a;b;1;n;\xe9") is None
-
-
-# -- forwarding
-
-
-def forwarder(lease: FakeLease, answer: Callable[[httpx.Request], httpx.Response], wait_s: float = 0.2) -> Forwarder:
-    made = Forwarder(lease, hop(), "a:1", wait_s, 5.0, 1.0, 1000)
-    made._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-    return made
-
-
-def test_a_follower_relays_the_leaders_answer(lease: FakeLease) -> None:
-    lease.lose("b:2")
-    seen: list[httpx.Request] = []
-
-    def leader(sent: httpx.Request) -> httpx.Response:
-        seen.append(sent)
-        return httpx.Response(201, headers={"omni-index": "7", "content-length": "4"}, stream=httpx.ByteStream(b"made"))
-
-    sent = request("POST", "/app/create", "dry_run=true", [b"{", b"}"], authorization="Bearer t")
-    answer = asyncio.run(forwarder(lease, leader).forward(sent, stream=False))
-    assert answer is not None
-    assert (answer.status, answer.body, answer.header("Omni-Index")) == (201, b"made", "7")
-    assert str(seen[0].url) == "http://b:2/app/create?dry_run=true"
-    assert seen[0].headers["authorization"] == "Bearer t"
-    assert seen[0].content == b"{}"
-    assert "omni-forwarded" in seen[0].headers
-
-
-def test_bytes_of_a_header_and_of_a_path_arrive_as_they_came(lease: FakeLease) -> None:
-    lease.lose("b:2")
-    seen: list[httpx.Request] = []
-
-    def leader(sent: httpx.Request) -> httpx.Response:
-        seen.append(sent)
-        return httpx.Response(204, headers={"content-length": "0"}, stream=httpx.ByteStream(b""))
-
-    sent = request("POST", "/app/a?b#c d", "q=%E9", [b""], user_agent="caf\xe9")
-    asyncio.run(forwarder(lease, leader).forward(sent, stream=False))
-    assert seen[0].url.raw_path == b"/app/a%3Fb%23c%20d?q=%E9"
-    assert (b"user-agent", b"caf\xe9") in seen[0].headers.raw
-
-
 @pytest.mark.parametrize("path", ["/app/a\0", "/app/a\n/stop", "/app/../orgs", "/app/./x", "/app/a\u202e"])
 def test_a_path_that_another_program_would_read_differently_has_no_route(path: str) -> None:
     assert not request("POST", path).is_routable
     assert request("POST", "/app/web/release/1..2/upload").is_routable
-
-
-def test_without_a_leader_a_write_waits_and_then_says_so(lease: FakeLease) -> None:
-    lease.lose(None)
-    with pytest.raises(NoLeader):
-        asyncio.run(forwarder(lease, lambda _: httpx.Response(200)).forward(request("POST", body=[b"x"]), stream=False))
-
-
-def test_a_leader_that_cannot_be_reached_is_no_leader(lease: FakeLease) -> None:
-    lease.lose("b:2")
-
-    def refuse(sent: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused", request=sent)
-
-    with pytest.raises(NoLeader):
-        asyncio.run(forwarder(lease, refuse).forward(request("POST", body=[b"x"]), stream=False))
-
-
-def test_a_broken_connection_is_unknown_unless_a_key_makes_repeating_safe(lease: FakeLease) -> None:
-    lease.lose("b:2")
-    calls: list[int] = []
-
-    def once_broken(sent: httpx.Request) -> httpx.Response:
-        calls.append(1)
-        if len(calls) % 2:
-            raise httpx.ReadError("reset", request=sent)
-        return httpx.Response(200, headers={"content-length": "2"}, stream=httpx.ByteStream(b"ok"))
-
-    with pytest.raises(OutcomeUnknown):
-        asyncio.run(forwarder(lease, once_broken, 2).forward(request("POST", body=[b"x"]), stream=False))
-    calls.clear()
-    keyed = request("POST", body=[b"x"], idempotency_key="k")
-    answer = asyncio.run(forwarder(lease, once_broken, 2).forward(keyed, stream=False))
-    assert answer is not None
-    assert answer.body == b"ok"
-    assert len(calls) == 2
 
 
 # -- waiting

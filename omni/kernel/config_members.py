@@ -50,6 +50,12 @@ def bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
+def parse(netloc: str) -> Member:
+    """The node named `host:port`. Raises ValueError."""
+    host, _, port = netloc.rpartition(":")
+    return Member(int(port), host.strip("[]"))
+
+
 def find(members: Sequence[Member], told: Told, host_of: Callable[[str], str]) -> Member:
     """The node that this process belongs to. Raises LookupError."""
     for member in members:

@@ -104,10 +104,12 @@ def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[s
 
 
 def protected_ports(config: Config, here: list[Member]) -> list[list[int]]:
-    """Ports of the platform that no app may reach, as ranges: nodes, Raft, ingress."""
+    """Ports of the platform that no app may reach, as ranges: nodes, Raft, the door for other hosts, ingress."""
     ports = {config.ingress.port}
     for member in here:
         ports |= {member.port, config.raft_port(member)}
+        if config.several_hosts:
+            ports.add(config.member_port(member))
     ranges: list[list[int]] = []
     for port in sorted(ports):
         if ranges and ranges[-1][1] == port - 1:

@@ -50,6 +50,9 @@ def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[st
     ports = [(config.listen_address_of(member), member.port, f"node {member.netloc}") for member in here]
     if elects(config):
         ports += [(member.address, config.raft_port(member), f"Raft of node {member.netloc}") for member in here]
+    if config.several_hosts:
+        where = config.listen_address_of
+        ports += [(where(m), config.member_port(m), f"node {m.netloc} for the other hosts") for m in here]
     return {
         "state": str(config.state),
         "config": _absolute(config),
