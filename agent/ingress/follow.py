@@ -76,9 +76,9 @@ class RouteFollower:
     async def _once(self) -> Verdict | None:
         """Ask the current member once; None when it gave no usable answer."""
         position = self._table.position
-        params: dict[str, str | float] = {"wait": self._wait_s, "index": position[1] if position else 0}
-        if position is None:
-            params["wait"] = 0
+        # After an outage at once: a database that was put back has a lower index, and nothing would seem to change.
+        wait = self._wait_s if position is not None and self._complained is None else 0.0
+        params: dict[str, str | float] = {"wait": wait, "index": position[1] if position else 0}
         member = self._members.current
         try:
             response = await self._client.get(

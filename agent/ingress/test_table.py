@@ -91,3 +91,22 @@ def test_the_follower_fails_over_and_survives_an_outage(tmp_path: Path) -> None:
 
     asyncio.run(scenario())
     second.close()
+
+
+def test_a_database_that_was_put_back_is_followed_at_once(tmp_path: Path) -> None:
+    """Its index is lower than the one we had: whoever waits for a higher one waits in vain."""
+    before, after = ControlPlane(), ControlPlane()
+    table = RouteTable(tmp_path / "routes.json")
+
+    async def scenario() -> None:
+        async with httpx.AsyncClient(headers={"Authorization": "Bearer secret"}) as client:
+            task = asyncio.create_task(RouteFollower(client, Members((before.url, after.url)), table, 60.0).run())
+            before.publish([HostRoute("new.x", 1)], index=500)
+            await asyncio.to_thread(until, lambda: table.lookup("new.x"))
+            after.publish([HostRoute("restored.x", 1)], epoch=1_001, index=20)
+            before.close()
+            await asyncio.to_thread(until, lambda: table.lookup("restored.x"))
+            task.cancel()
+
+    asyncio.run(scenario())
+    after.close()
