@@ -33,7 +33,7 @@ class Lookup:
 
     def ask(self, questions: Sequence[Question]) -> list[Finding]:
         """A finding for each, in order, within about three times the time-out however many they are."""
-        servers = list(self.resolvers) or [None]
+        servers: list[tuple[str, int] | None] = list(self.resolvers) or [None]
         pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="dns")
         try:
             asked = [[pool.submit(self._one, question, server) for server in servers] for question in questions]
