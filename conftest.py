@@ -17,7 +17,9 @@ def lease() -> FakeLease:
     from apps import configuration, lean_access
     from consensus import gate
     from instances.telemetry import figures
+    from omni.api import parts
     from omni.rest import index
+    from omni.testing.inline_probe import Inline
 
     fake = FakeLease(epoch=1)
     gate.configure(fake, "127.0.0.1-8000")
@@ -26,6 +28,9 @@ def lease() -> FakeLease:
     figures.forget()
     configuration.forget()
     lean_access.forget()
+    parts.forget()
+    # a probe's own thread has a connection of its own, which does not see what a test has not committed
+    parts.database = Inline(lambda: parts.read_database("test"), lambda why: parts.Database(False, why))
     return fake
 
 

@@ -59,16 +59,29 @@ def _from_bearer(secret: str, address: str) -> Actor:
     if secret.startswith(("omni_node_", "omni_worker_")):
         return _internal(secret)
     key = tokens.digest(secret)
+    known = remembered(key, CACHE_S)
+    if known is not None:
+        return known
+    actor = look_up(key)
+    note_use(actor.id, address)
+    return actor
+
+
+def remembered(key: str, for_s: float) -> Actor | None:
+    """Who was found under this digest not longer than `for_s` ago, on this member, and has not expired since."""
     known = _cache.get(key)
-    now = clock.monotonic()
-    if known is not None and known[0] > now and (known[2] is None or known[2] > clock.now().timestamp()):
-        return known[1]
+    if known is None or clock.monotonic() - known[0] >= for_s:
+        return None
+    return known[1] if known[2] is None or known[2] > clock.now().timestamp() else None
+
+
+def look_up(key: str) -> Actor:
+    """By the database. Raises Unauthenticated."""
     actor, expires = _look_up(key)
     with _lock:
         if len(_cache) >= _CACHE_SIZE:
             _cache.clear()
-        _cache[key] = (now + CACHE_S, actor, expires)
-    note_use(actor.id, address)
+        _cache[key] = (clock.monotonic(), actor, expires)
     return actor
 
 

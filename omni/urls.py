@@ -12,8 +12,9 @@ from instances.api_deployments import DeploymentViewSet
 from instances.api_nodes import NodeViewSet
 from omni.api import documents
 from omni.api.apps import AppViewSet
+from omni.api.cluster import ClusterViewSet
 from omni.api.events import EventViewSet
-from omni.api.platform import ClusterViewSet, HealthViewSet
+from omni.api.platform import HealthViewSet
 from releases.api import BuildViewSet, ReleaseViewSet
 from releases.api_internal import WorkerArtifactViewSet, WorkerBuildViewSet
 
@@ -29,6 +30,8 @@ urlpatterns = [
     path("health/ready", HealthViewSet.as_view({"get": "ready"})),
     path("cluster/status", ClusterViewSet.as_view({"get": "status"})),
     path("cluster/transfer", ClusterViewSet.as_view({"post": "transfer"})),
+    path("cluster/members", ClusterViewSet.as_view({"get": "members", "post": "add_member"})),
+    path("cluster/members/<str:member>", ClusterViewSet.as_view({"delete": "remove_member"})),
     path("events", EventViewSet.as_view({"get": "list"})),
     path("orgs", OrgViewSet.as_view({"get": "list", "post": "create"})),
     path("orgs/<str:org>", OrgViewSet.as_view({"get": "retrieve", "patch": "partial_update"})),

@@ -1,116 +1,28 @@
-"""`/health`, `/health/ready`, `/cluster/status`: what this member can say about itself and the cluster.
+"""`/health`, `/health/live`, `/health/ready`: what this member can say about itself. Open, quick, and without the
+database if need be.
 
 Owns honest answers: ready means that a write sent here now would be accepted; a part that nobody can ask is unknown.
 """
 
 from __future__ import annotations
 
-import socket
-import time
 from typing import Any
 
 from django.conf import settings
-from django.db import Error, connections
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from consensus import fence, gate
-from consensus.lease import ConsensusUnavailable, Held
-from instances.models import Node
-from omni.kernel import keys
-from omni.kernel.errors import Conflict
+from omni.api import parts
+from omni.api.cluster import VERSION, freshness
+from omni.api.schemas_cluster import Health, Readiness
+from omni.kernel.config import Config
+from omni.kernel.probes import Probe, ask_all
+from omni.rest import index
 from omni.rest.permissions import OPEN
 
-_VERSION = "0.1.0"
-_CACHE_S = 1.0
-_BROKER_TIMEOUT_S = 0.5
-_cache: tuple[float, dict[str, Any]] | None = None
-
-
-def _leadership() -> tuple[str, str | None]:
-    """(role, leader's host:port)."""
-    try:
-        answer = gate.lease().current()
-    except ConsensusUnavailable:
-        return "unknown", None
-    if isinstance(answer, Held):
-        return "leader", settings.CONFIG.me.netloc
-    return "follower", answer.leader
-
-
-def _database() -> dict[str, Any]:
-    started = time.monotonic()
-    try:
-        with connections["default"].cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except Error as error:
-        connections.close_all()
-        return {"status": "down", "detail": type(error).__name__}
-    return {"status": "up", "latency_ms": round((time.monotonic() - started) * 1000, 2)}
-
-
-def _broker() -> dict[str, Any]:
-    import redis
-
-    from omni.broker import client
-
-    try:
-        started = time.monotonic()
-        client(timeout_s=_BROKER_TIMEOUT_S).ping()
-    except (redis.RedisError, OSError) as error:
-        return {"status": "down", "detail": type(error).__name__}
-    return {"status": "up", "latency_ms": round((time.monotonic() - started) * 1000, 2)}
-
-
-def _agent() -> dict[str, Any]:
-    node = Node.objects.filter(name=settings.CONFIG.me.id).values("status").first()
-    if node is None:
-        return {"status": "unknown", "detail": "the agent of this member has not reported yet"}
-    return {"status": "up" if node["status"] in ("ready", "draining") else "down", "node": node["status"]}
-
-
-def _ingress() -> dict[str, Any]:
-    address, port = settings.CONFIG.ingress_address, settings.CONFIG.ingress.port
-    try:
-        with socket.create_connection((address, port), timeout=0.3):
-            return {"status": "up"}
-    except OSError:
-        return {"status": "down", "detail": f"nothing listens on port {port}"}
-
-
-def _parts() -> dict[str, Any]:
-    """Every part, at most a second old: a health check that is polled must not become a load."""
-    global _cache
-    if _cache is not None and time.monotonic() - _cache[0] < _CACHE_S:
-        return _cache[1]
-    role, leader = _leadership()
-    database = _database()
-    parts: dict[str, Any] = {
-        "raft": {"status": "up" if leader else "down", "role": role, "leader": leader, "mode": "static"},
-        "database": database,
-        "broker": _broker(),
-        "agent": _agent() if database["status"] == "up" else {"status": "unknown"},
-        "ingress": _ingress(),
-    }
-    _cache = (time.monotonic(), parts)
-    return parts
-
-
-def forget() -> None:
-    """Ask again next time (tests)."""
-    global _cache
-    _cache = None
-
-
-def _member_answers(netloc: str) -> bool:
-    host, _, port = netloc.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=0.3):
-            return True
-    except OSError:
-        return False
+_NEEDED = frozenset({"raft", "database"})
 
 
 class HealthViewSet(ViewSet):
@@ -121,65 +33,59 @@ class HealthViewSet(ViewSet):
     def live(self, request: Request) -> Response:
         return Response({"status": "live"})
 
-    @extend_schema(responses={200: dict, 503: dict})
+    @extend_schema(operation_id="health_ready", responses={200: Readiness, 503: Readiness})
     def ready(self, request: Request) -> Response:
-        parts = _parts()
-        ready = parts["database"]["status"] == "up" and parts["raft"]["leader"] is not None
-        leader = parts["raft"]["leader"]
-        if ready and leader != settings.CONFIG.me.netloc:
-            ready = _member_answers(leader)
-        why = {"database": parts["database"]["status"], "leader": leader}
-        return Response({"status": "ready" if ready else "not_ready", **why}, status=200 if ready else 503)
+        seen = parts.database.ask()
+        role, leader = parts.leadership()
+        why = _why_not_ready(seen, role, leader)
+        body = {"status": "not_ready" if why else "ready", "database": "up" if seen.up else "down", "leader": leader}
+        if why:
+            body["why"] = why
+        return Response(body, status=503 if why else 200, headers=freshness(seen, index.seen(0)))
 
-    @extend_schema(responses={200: dict, 503: dict})
+    @extend_schema(operation_id="health", responses={200: Health, 503: Health})
     def whole(self, request: Request) -> Response:
-        parts = _parts()
-        down = [name for name, part in parts.items() if part["status"] == "down"]
-        needed = {"raft", "database"} & set(down)
-        status = "down" if needed else ("degraded" if down else "healthy")
-        body = {"status": status, "node": settings.CONFIG.me.id, "version": _VERSION, "parts": parts}
-        return Response(body, status=503 if needed else 200)
+        asked: dict[str, Probe[Any]] = {
+            "database": parts.database,
+            "broker": parts.broker,
+            "ingress": parts.ingress,
+            "raft": parts.raft,
+        }
+        seen = ask_all(asked)
+        shown: dict[str, parts.Part] = {
+            "raft": _raft(settings.CONFIG, seen["raft"]),
+            "database": seen["database"].part,
+            "broker": seen["broker"],
+            "agent": parts.agent_part(seen["database"], seen["raft"].get("state", {})),
+            "ingress": seen["ingress"],
+        }
+        down = {name for name, part in shown.items() if part["status"] == "down"}
+        status = "down" if _NEEDED & down else ("degraded" if down else "healthy")
+        body = {"status": status, "node": settings.CONFIG.me.id, "version": VERSION, "parts": shown}
+        headers = freshness(seen["database"], index.seen(0))
+        return Response(body, status=503 if _NEEDED & down else 200, headers=headers)
 
 
-class ClusterViewSet(ViewSet):
-    scopes = {"status": "platform:read", "transfer": "platform:write"}
+def _why_not_ready(seen: parts.Database, role: str, leader: str | None) -> str:
+    """Why a write sent here would not be accepted; empty when it would."""
+    if not seen.up:
+        return f"the database: {seen.detail}"
+    if leader is None:
+        return "no leader is known"
+    if role != "leader" and not parts.answers(leader):
+        return f"the leader {leader} cannot be reached"
+    return ""
 
-    @extend_schema(operation_id="cluster_status", responses={200: dict})
-    def status(self, request: Request) -> Response:
-        config = settings.CONFIG
-        role, leader = _leadership()
-        try:
-            epoch, index, cluster_id, _ = fence.read()
-        except Error:
-            epoch, index, cluster_id = None, None, keys.cluster_id(config)
-        members = [
-            {
-                "id": member.id,
-                "address": member.netloc,
-                "role": "leader" if member.netloc == leader else "follower",
-                "reachable": member == config.me or _member_answers(member.netloc),
-                "match_lag": None,
-                "version": _VERSION if member == config.me else None,
-                "last_seen_at": None,
-            }
-            for member in config.members
-        ]
-        up = sum(1 for member in members if member["reachable"])
-        return Response(
-            {
-                "cluster_id": cluster_id or keys.cluster_id(config),
-                "node": config.me.id,
-                "role": role,
-                "leader": leader,
-                "term": None,
-                "epoch": epoch,
-                "write_index": index,
-                "quorum": {"mode": "static", "reachable": up, "size": len(members)},
-                "members": members,
-            }
-        )
 
-    @extend_schema(request=None, responses={202: dict})
-    def transfer(self, request: Request) -> Response:
-        detail = "Leadership is static in this version: the first entry of `instances` leads."
-        raise Conflict(detail, code="static_leadership", next="GET /cluster/status")
+def _raft(config: Config, status: parts.Part) -> parts.Part:
+    """This member's part in the agreement on who leads; with a single member there is none to reach."""
+    role, leader = parts.leadership()
+    alone = len(config.members) < 2
+    part: parts.Part = {"status": "up" if leader else "down", "role": role, "leader": leader}
+    part["mode"] = "static" if alone else "raft"
+    if not alone:
+        part["term"] = status.get("term")
+        part["quorum"] = status.get("quorum")
+    if "unavailable" in status:
+        return {**part, "status": "down", "detail": status["unavailable"]}
+    return part if leader else {**part, "detail": "no leader is known"}

@@ -22,7 +22,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PAGES = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _CONSOLE = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 _POLICY = "{}; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
-_PLAIN = ("/static/", "/admin/", "/health/live")
+_PLAIN = ("/static/", "/admin/", "/health", "/cluster/")  # these say by themselves what they reflect, or nothing
 
 
 def client_address(request: HttpRequest) -> str:
