@@ -26,6 +26,7 @@ class Config:
 
     `instance_ports`: the ports of every agent of this host, for the packet filter; by default worked out from
     `port_range`, `index` and `members_on_host`. `memory_mb`: what this node offers, by default its share of the host.
+    `tls`: the folder of what proves this agent to members of other hosts, whose URLs begin with https.
     """
 
     node: str
@@ -49,6 +50,7 @@ class Config:
     uid_base: int = 61000
     memory_mb: int | None = None
     bwrap_bin: str | None = None
+    tls: str | None = None
     filter_network: bool = True
 
     @property
@@ -85,6 +87,7 @@ def _checked(path: Path, config: Config) -> Config:
     low, high = config.port_range
     rules: list[tuple[str, bool, str]] = [
         ("control_plane", bool(config.control_plane), "at least one address is wanted"),
+        ("tls", bool(config.tls) or not any(u.startswith("https://") for u in config.control_plane), "https needs it"),
         ("control_plane", all(u.startswith(("http://", "https://")) for u in config.control_plane), "http(s) URLs"),
         ("port_range", 1024 <= low <= high <= 65535, "[low, high] within 1024..65535 is wanted"),
         ("members_on_host", config.members_on_host >= 1, "at least 1 is wanted"),

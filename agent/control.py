@@ -6,6 +6,7 @@ Interprets nothing of what is said.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,14 @@ class Rejected(Exception):
 
 
 class ControlPlane:
-    def __init__(self, members: list[str], token: str, now: Callable[[], float] = clock.monotonic) -> None:
+    def __init__(
+        self,
+        members: list[str],
+        token: str,
+        now: Callable[[], float] = clock.monotonic,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls
         self._members = [member.rstrip("/") for member in members]
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         self._now = now
@@ -66,7 +74,7 @@ class ControlPlane:
         for position in self._order():
             request = Request(method, self._members[position] + path, headers, body)
             try:
-                answer = await fetch(request, timeout_s, limit, open_sink() if open_sink else None)
+                answer = await fetch(request, timeout_s, limit, open_sink() if open_sink else None, tls=self._tls)
             except WireError as error:
                 problem = str(error)
                 continue

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from agent import config as configs
 from agent import facts as host
+from agent import tls
 from agent.config import BadConfig, Config
 from agent.control import ControlPlane
 from agent.logs.ship import Shipper
@@ -40,7 +41,7 @@ class Agent:
         self.config = config
         self.facts = facts
         self.store = Store(config.node, instances_dir, Path(config.state_dir))
-        self.control = ControlPlane(config.control_plane, config.token)
+        self.control = ControlPlane(config.control_plane, config.token, tls=tls.context(config.tls))
         self.reporter = Reporter(config.node, self.store.incarnation(), self.control, config.heartbeat_s)
         self.shipper = Shipper(config.node, self.control, config.log_lines_per_s, config.log_burst_lines)
         self.runtimes: dict[str, Runtime] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -41,22 +42,32 @@ async def fetch(
     limit: int = 64 * 1024 * 1024,
     sink: Callable[[bytes], None] | None = None,
     connect_s: float = 2.0,
+    tls: ssl.SSLContext | None = None,
 ) -> Response:
-    """The whole answer, or WireError. With a `sink`, a 200's body goes there block by block instead of to memory."""
+    """The whole answer, or WireError. With a `sink`, a 200's body goes there block by block instead of to memory.
+
+    `tls` is for https; without it the system's authorities count.
+    """
     try:
         async with asyncio.timeout(timeout_s):
-            return await _exchange(request, limit, sink, min(connect_s, timeout_s))
+            return await _exchange(request, limit, sink, min(connect_s, timeout_s), tls)
     except TimeoutError as error:
         raise WireError(f"no answer from {request.url} within {timeout_s:g} s") from error
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
         raise WireError(f"{request.url}: {error or type(error).__name__}") from error
 
 
-async def _exchange(request: Request, limit: int, sink: Callable[[bytes], None] | None, connect_s: float) -> Response:
+async def _exchange(
+    request: Request,
+    limit: int,
+    sink: Callable[[bytes], None] | None,
+    connect_s: float,
+    tls: ssl.SSLContext | None,
+) -> Response:
     parts = urlsplit(request.url)
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
-    opening = asyncio.open_connection(parts.hostname, port, ssl=secure or None, limit=_HEAD_LIMIT)
+    opening = asyncio.open_connection(parts.hostname, port, ssl=(tls or True) if secure else None, limit=_HEAD_LIMIT)
     reader, writer = await asyncio.wait_for(opening, connect_s)
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -29,7 +29,14 @@ from releases.lease import LeaseKeeper, Steps, Stop
 from releases.log_stream import LogStream
 from releases.registry_settings import RegistrySettings
 from releases.registry_settings import read as read_registries
-from releases.worker_client import ControlPlane, NotClaimable, Refused, Unreachable, WorkerClientError
+from releases.worker_client import (
+    ControlPlane,
+    NotClaimable,
+    Refused,
+    Unreachable,
+    WorkerClientError,
+    tls_context,
+)
 from sandbox import identity, network
 
 log = logging.getLogger(__name__)
@@ -48,6 +55,11 @@ class WorkerSettings:
     heartbeat_s: float
     uid_base: int
     bwrap: str
+    tls: str = ""
+
+    def control_plane(self, timeout_s: float = 10.0) -> ControlPlane:
+        """A client of its own, for one thread."""
+        return ControlPlane(self.members, self.token, timeout_s, tls=tls_context(self.tls))
 
     @property
     def rooms(self) -> Path:
@@ -71,6 +83,7 @@ def worker_settings() -> WorkerSettings:
         heartbeat_s=config.timings.build_heartbeat_s,
         uid_base=config.agent.uid_base,
         bwrap=config.binaries.bwrap,
+        tls=os.environ.get("OMNI_WORKER_TLS", ""),
     )
 
 
@@ -83,7 +96,7 @@ def registries() -> RegistrySettings:
 def build(build_id: int) -> None:
     """Build `build_id`, if it still is to be built and nobody else does."""
     settings = worker_settings()
-    with ControlPlane(settings.members, settings.token) as plane:
+    with settings.control_plane() as plane:
         try:
             claim = plane.claim(build_id, settings.name, _CLAIM_WITHIN_S)
         except NotClaimable as error:
@@ -100,8 +113,8 @@ def attempt(plane: ControlPlane, claim: Claim, settings: WorkerSettings) -> Outc
     steps, stop = Steps(), Stop()
     room = _room(claim, settings)
     with (
-        ControlPlane(settings.members, settings.token, timeout_s=max(2.0, settings.heartbeat_s)) as heart,
-        ControlPlane(settings.members, settings.token) as scribe,
+        settings.control_plane(max(2.0, settings.heartbeat_s)) as heart,
+        settings.control_plane() as scribe,
         LeaseKeeper(heart, claim, steps, stop, settings.heartbeat_s) as keeper,
     ):
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -62,13 +63,16 @@ class ControlPlane:
         token: str,
         timeout_s: float = 10.0,
         client: httpx.Client | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         if not members:
             raise ValueError("no member of the control plane is known")
         self._members = [member.rstrip("/") for member in members]
         self._timeout_s = timeout_s
         # Nothing of the environment: a proxy on the way to a loopback address only loses the call.
-        self._client = client or httpx.Client(timeout=timeout_s, trust_env=False, follow_redirects=False)
+        self._client = client or httpx.Client(
+            timeout=timeout_s, trust_env=False, follow_redirects=False, verify=tls or True
+        )
         self._client.headers["Authorization"] = f"Bearer {token}"
 
     def close(self) -> None:
@@ -162,6 +166,18 @@ class ControlPlane:
         if self._members[0] != member:
             self._members.remove(member)
             self._members.insert(0, member)
+
+
+def tls_context(folder: str) -> ssl.SSLContext | None:
+    """What proves the worker to members of other hosts, from the folder that the launcher wrote; none for one host."""
+    if not folder:
+        return None
+    files = Path(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # only the cluster's own authority counts
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cafile=str(files / "authority.pem"))
+    context.load_cert_chain(str(files / "member.pem"), str(files / "member.key"))
+    return context
 
 
 def _checked(answer: httpx.Response) -> httpx.Response:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 
+from agent import tls
 from agent.ingress.caddy_config import Layout
 from agent.ingress.caddy_process import CaddyError, CaddyProcess, find_binary, read_record, stop
 from agent.ingress.configuring import Configuring
@@ -104,8 +105,9 @@ async def serve(settings: Settings) -> None:
     log.info("ingress serves on %s:%s (caddy %s, %s hosts known)", settings.address, settings.port, how, len(table))
 
     async with httpx.AsyncClient(
-        headers={"Authorization": f"Bearer {settings.token}"}, trust_env=False, follow_redirects=False
-    ) as client:
+        headers={"Authorization": f"Bearer {settings.token}"}, trust_env=False, follow_redirects=False,
+        verify=tls.context(settings.tls) or True,
+    ) as client:  # fmt: skip
         follower = RouteFollower(client, Members(settings.control_plane), table, settings.wait_s)
         counting = RequestCounting(
             client,

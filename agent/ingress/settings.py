@@ -31,6 +31,7 @@ class Settings:
     domain: str = "localhost"
     log_level: str = "info"
     caddy_bin: str = ""
+    tls: str = ""
     window_s: float = 10.0
     wait_s: float = 25.0
     https: Https | None = None
@@ -63,6 +64,7 @@ def load(path: Path) -> Settings:
         domain=str(data.get("domain", "localhost")),
         log_level=str(data.get("log_level", "info")).lower(),
         caddy_bin=str(data.get("caddy_bin", "") or os.environ.get("OMNI_CADDY_BIN", "")),
+        tls=str(data.get("tls", "") or ""),
         window_s=float(data.get("window_s", 10.0)),
         wait_s=float(data.get("wait_s", 25.0)),
         https=_https(path, data.get("https")),

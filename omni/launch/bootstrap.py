@@ -30,6 +30,8 @@ def prepare(config: Config, here: list[Member]) -> None:
         _write_json(config.node_dir(member) / "agent.json", agent_settings(config, member, here))
     _write_json(config.state / "ingress" / "ingress.json", ingress_settings(config, here[0]))
     _write_json(config.state / "worker" / "config.json", worker_settings(config))
+    if config.several_hosts:
+        _write_certificates(config, here)
     if config.embedded_broker and sys.platform != "win32":
         write_broker_settings(config)
 
@@ -52,6 +54,17 @@ def admin_password(config: Config) -> str:
 
 def _text(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
+
+
+def _write_certificates(config: Config, here: list[Member]) -> None:
+    """What proves the processes of this host to members of others. Their names are no member's: Raft refuses them."""
+    from consensus import identity  # brings a large library along, which one host does not need
+
+    secret = keys.cluster_secret(config)
+    for member in here:
+        identity.make(secret, f"agent@{member.id}").write(config.node_dir(member) / "agent-tls")
+    identity.make(secret, f"ingress@{here[0].id}").write(config.state / "ingress" / "tls")
+    identity.make(secret, f"worker@{here[0].id}").write(config.state / "worker" / "tls")
 
 
 def _make_folders(config: Config, here: list[Member]) -> None:
@@ -100,6 +113,7 @@ def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[s
         "log_max_bytes": config.limits.log_max_bytes,
         "uid_base": config.agent.uid_base,
         "bwrap_bin": config.binaries.bwrap,
+        "tls": str(config.node_dir(member) / "agent-tls") if config.several_hosts else None,
     }
 
 
@@ -131,6 +145,7 @@ def ingress_settings(config: Config, member: Member) -> dict[str, Any]:
         "domain": config.domain,
         "log_level": config.ingress.log_level.lower(),
         "caddy_bin": config.binaries.caddy,
+        "tls": str(config.state / "ingress" / "tls") if config.several_hosts else "",
     }
 
 

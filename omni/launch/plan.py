@@ -230,6 +230,8 @@ def worker(config: Config) -> ProcessSpec:
         "OMNI_WORKER_DIR": str(config.state / "worker"),
         "OMNI_CONTROL_PLANE": ",".join(config.control_plane(config.me)),
     }
+    if config.several_hosts:
+        environment["OMNI_WORKER_TLS"] = str(config.state / "worker" / "tls")
     pool = ["--pool", "solo"] if sys.platform == "win32" else ["--concurrency", str(config.worker.builds)]
     argv = [sys.executable, "-m", "celery", "-A", "omni.celery", "worker", "--loglevel", "WARNING"]
     argv += ["--hostname", f"{name}@%h", "--without-gossip", "--without-mingle", *pool]
