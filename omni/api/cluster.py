@@ -243,7 +243,8 @@ def _by_raft(ask: Callable[[RaftClient], Any]) -> Any:
     try:
         return ask(client)
     except CommandRefused as refused:
-        raise Conflict(str(refused), code=refused.code, next="GET /cluster/status") from refused
+        detail = f"{refused} ({refused.code})"
+        raise Conflict(detail, code="raft_refused", next="GET /cluster/status") from refused
     except CommandUnknown as unknown:
         raise OutcomeUnknown(str(unknown)) from unknown
     except ConsensusUnavailable as unavailable:

@@ -237,7 +237,7 @@ def test_a_repeated_transfer_does_not_move_the_leadership_on(raft: Raft, token: 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
-        (CommandRefused("not_caught_up", "it lags behind"), 409, "not_caught_up"),
+        (CommandRefused("not_caught_up", "it lags behind"), 409, "raft_refused"),
         (CommandUnknown("it may have"), 504, "outcome_unknown"),
         (ConsensusUnavailable("no quorum"), 503, "no_leader"),
     ],

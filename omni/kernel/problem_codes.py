@@ -179,10 +179,17 @@ _ROWS = (
         "GET /app/<app>/instances shows its successor.",
     ),
     (
-        "static_leadership",
+        "single_member",
         409,
-        "Leadership is fixed by the configuration and cannot be transferred.",
-        "GET /cluster/status",
+        "The cluster has one member: nobody to hand the leadership to, no membership to change.",
+        "Add nodes to `instances` in config.json and start again.",
+    ),
+    ("last_member", 409, "The last member of the cluster cannot be removed.", "GET /cluster/members"),
+    (
+        "raft_refused",
+        409,
+        "The members did not agree to that: the target lags behind, cannot be reached or cannot lead.",
+        "GET /cluster/status shows each member; repeat when the detail no longer applies.",
     ),
     ("stale_incarnation", 409, "A newer process of the same agent has reported.", "Nothing: the older one ends."),
     (
