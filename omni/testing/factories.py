@@ -86,9 +86,9 @@ def make_config(app: App, number: int, env: dict[str, str] | None = None) -> Con
     return row
 
 
-def make_artifact(kind: str = "upload", sha256: str = "") -> Artifact:
+def make_artifact(kind: str = "upload", sha256: str = "", size: int = 1) -> Artifact:
     row: Artifact = _save(
-        Artifact(sha256=sha256 or f"{next(_numbers):064x}", size=1, media_type="application/x-tar", kind=kind,
+        Artifact(sha256=sha256 or f"{next(_numbers):064x}", size=size, media_type="application/x-tar", kind=kind,
                  created_at=clock.now())
     )  # fmt: skip
     return row
@@ -96,7 +96,8 @@ def make_artifact(kind: str = "upload", sha256: str = "") -> Artifact:
 
 def make_build(app: App, version: str = "1", **fields: Any) -> Build:
     fields.setdefault("version_key", f"{app.pk}:{version}")
-    fields.setdefault("artifact", make_artifact())
+    if "artifact" not in fields:
+        fields["artifact"] = make_artifact()
     row: Build = _save(Build(app=app, version=version, created_by="test", created_at=clock.now(), **fields))
     return row
 
@@ -107,11 +108,11 @@ def make_release(app: App, version: str = "", number: int | None = None, **field
     if "build" not in fields:
         fields["build"] = make_build(app, version, status="succeeded", release_number=number)
     fields.setdefault("config", ConfigRevision.objects.filter(app=app).order_by("-number")[0])
+    package = fields.pop("package", None) or make_artifact("package")
     row: Release = _save(
         Release(
-            app=app, number=number, version=version, artifact=fields["build"].artifact,
-            package=make_artifact("package"), process_types={"web": "./run"}, reason="test", created_by="test",
-            created_at=clock.now(), **fields,
+            app=app, number=number, version=version, artifact=fields["build"].artifact, package=package,
+            process_types={"web": "./run"}, reason="test", created_by="test", created_at=clock.now(), **fields,
         )
     )  # fmt: skip
     return row
