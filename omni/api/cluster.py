@@ -33,8 +33,8 @@ from omni.kernel.probes import ask_all
 from omni.rest import index
 from omni.rest.fields import StrictSerializer
 from omni.rest.writes import Reply, is_dry_run, no_body, perform
+from omni.version import VERSION
 
-VERSION = "0.1.0"
 _ADDRESS = r"\A[A-Za-z0-9:._-]{1,253}\Z"
 _TRANSFER_S, _MEMBER_S = 5.0, 10.0
 _SCOPE = "platform:write"

@@ -30,6 +30,15 @@ _RAFT_S = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """A node as the database has it."""
+
+    name: str
+    status: str
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Database:
     """What the fence's row says, or why it cannot be read."""
 
@@ -38,7 +47,7 @@ class Database:
     latency_ms: float | None = None
     epoch: int | None = None
     write_index: int | None = None
-    nodes: tuple[tuple[str, str], ...] = ()  # (name, status)
+    nodes: tuple[NodeSeen, ...] = ()
 
     @property
     def part(self) -> Part:
@@ -69,9 +78,9 @@ def read_database(ours: str) -> Database:
     latency = round((time.monotonic() - begun) * 1000, 2)
     if theirs not in ("", ours):
         return Database(False, str(fence.ForeignCluster(theirs, ours)))
-    nodes = tuple(Node.objects.order_by("name").values_list("name", "status"))
+    rows = Node.objects.order_by("name").values_list("name", "status", "draining")
     _Answered.at = clock.monotonic()
-    return Database(True, "", latency, epoch, index, nodes)
+    return Database(True, "", latency, epoch, index, tuple(NodeSeen(*row) for row in rows))
 
 
 def _ask_database() -> Database:
@@ -136,7 +145,7 @@ def agent_part(seen: Database, replicated: Part) -> Part:
     if not seen.up:
         last = replicated.get("services", {}).get(f"agent {me}")
         return {"status": "unknown", **({"last_known": last["state"]} if last else {})}
-    status = dict(seen.nodes).get(me)
+    status = next((node.status for node in seen.nodes if node.name == me), None)
     if status is None:
         return {"status": "unknown", "detail": "the agent of this member has not reported yet"}
     return {"status": "up" if status in ("ready", "draining") else "down", "node": status}

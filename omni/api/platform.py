@@ -15,12 +15,13 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from omni.api import parts
-from omni.api.cluster import VERSION, freshness
+from omni.api.cluster import freshness
 from omni.api.schemas_cluster import Health, Readiness
 from omni.kernel.config import Config
 from omni.kernel.probes import Probe, ask_all
 from omni.rest import index
 from omni.rest.permissions import OPEN
+from omni.version import VERSION
 
 _NEEDED = frozenset({"raft", "database"})
 

@@ -26,6 +26,8 @@ from omni.daemon.bootstrap import bootstrap
 from omni.daemon.claims import FenceClaims
 from omni.daemon.leadership import Leadership
 from omni.daemon.loops import Loop
+from omni.daemon.mirror import EVERY_S as MIRROR_S
+from omni.daemon.mirror import Mirror
 from omni.daemon.work import leader_loops
 from omni.kernel import clock, keys
 from omni.kernel.config import Config
@@ -40,12 +42,15 @@ _log = logging.getLogger("omni.daemon")
 class LeaderWork:
     """The loops of `work.py`, made anew for each epoch."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, lease: Candidacy, client: RaftClient | None) -> None:
+        self._config, self._lease, self._client = config, lease, client
         self._loops: list[Loop] = []
 
     def start(self, epoch: int) -> None:
-        self._loops = leader_loops(self._config)
+        self._loops = leader_loops()
+        if self._client is not None:
+            mirror = Mirror(self._client, self._lease, self._config.me.id)
+            self._loops.append(Loop("mirror", mirror.tick, MIRROR_S))
         for loop in self._loops:
             loop.start(epoch)
 
@@ -82,7 +87,7 @@ class Daemon:
         self._client = RaftClient(config.socket_path(f"raft-{config.me.port}"))
         lease = self._lease()
         gate.configure(lease, config.me.id)
-        self._work = LeaderWork(config)
+        self._work = LeaderWork(config, lease, self._client if self._elected else None)
         self._claims = FenceClaims(lease, keys.cluster_id(config), config.me.id, lambda: bootstrap(config))
         page = PageWriter(config.node_dir(config.me) / "lease")
         self._leadership = Leadership(lease, page, self._claims, self._work)

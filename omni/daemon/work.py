@@ -12,14 +12,13 @@ from instances.telemetry.retention import Retention
 from omni.celery import app as celery
 from omni.daemon import retention
 from omni.daemon.loops import Loop
-from omni.kernel.config import Config
 from releases.relay import Relay, celery_publisher
 
 CONTROLLER_S = 0.2  # an idle tick is one query; this bounds how late a change is noticed
 RELAY_S = 0.3
 
 
-def leader_loops(config: Config) -> list[Loop]:
+def leader_loops() -> list[Loop]:
     """New for each leadership: nothing that an earlier one remembered is carried over."""
     controller, telemetry = Controller(), Retention()
     relay = Relay(celery_publisher(celery))

@@ -49,7 +49,10 @@ def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[st
     nodes = [node(config, member, restart=restart) for member in here]
     ports = [(config.listen_address_of(member), member.port, f"node {member.netloc}") for member in here]
     if elects(config):
-        ports += [(member.address, config.raft_port(member), f"Raft of node {member.netloc}") for member in here]
+        ports += [
+            (config.bind_address or member.address, config.raft_port(member), f"Raft of node {member.netloc}")
+            for member in here
+        ]
     if config.several_hosts:
         where = config.listen_address_of
         ports += [(where(m), config.member_port(m), f"node {m.netloc} for the other hosts") for m in here]
