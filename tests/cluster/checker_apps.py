@@ -77,8 +77,8 @@ def _chain(case: AppCase) -> list[Written]:
     created = case.created
     chain: list[Written] = []
     for event in case.events:
-        if event.kind == "app.created":
-            chain.append(Written(event.index, str(created.value) if created else "", None))
+        if event.kind == "app.created" and created is not None:
+            chain.append(Written(event.index, str(created.value), None))
         elif event.kind == "app.updated" and "description" in event.change:
             before, after = event.change["description"]
             chain.append(Written(event.index, after, before))

@@ -63,30 +63,40 @@ class Evidence:
     processes: dict[int, list[int]] = field(default_factory=dict)
 
 
-Sql = Callable[[str], list[list[str]]]  # runs a statement, answers the rows as text
+Sql = Callable[[str], list[list[str]]]  # runs statements in one session, answers all their rows as text
 _LIVE = ("placed", "starting", "running", "crashed", "stopping")
+_MARK = "--of--"
+# Text columns travel as hexadecimal: a client's output has no other quoting.
+_QUERIES = {
+    "fence": "SELECT epoch, write_index FROM consensus_fence WHERE id = 1",
+    "events": "SELECT `key`, epoch, HEX(claim), HEX(member), HEX(request_id), kind, object_id, IFNULL(app_id, 0), "
+    "HEX(`change`) FROM kernel_event ORDER BY `key`",
+    "apps": "SELECT id, HEX(name), HEX(description), instances, revision, desired_state FROM apps_app",
+    "replies": "SELECT scope, write_index FROM consensus_storedreply",
+    "instances": "SELECT i.id, i.app_id, i.slot, i.release_id, IFNULL(HEX(n.name), ''), i.status "
+    "FROM instances_instance i LEFT JOIN instances_node n ON n.id = i.node_id",
+}
 
 
 def read(sql: Sql) -> Evidence:
-    """Everything but the processes. Text columns travel as hexadecimal: a client's output has no other quoting."""
-    fence = sql("SELECT epoch, write_index FROM consensus_fence WHERE id = 1")
-    events = sql(
-        "SELECT `key`, epoch, HEX(claim), HEX(member), HEX(request_id), kind, object_id, IFNULL(app_id, 0), "
-        "HEX(`change`) FROM kernel_event ORDER BY `key`"
-    )
-    apps = sql("SELECT id, HEX(name), HEX(description), instances, revision, desired_state FROM apps_app")
-    replies = sql("SELECT scope, write_index FROM consensus_storedreply")
-    rows = sql(
-        "SELECT i.id, i.app_id, i.slot, i.release_id, IFNULL(HEX(n.name), ''), i.status "
-        "FROM instances_instance i LEFT JOIN instances_node n ON n.id = i.node_id"
-    )
+    """Everything but the processes, as it was at one moment."""
+    parts = [f"SELECT '{_MARK}', '{name}'; {query}" for name, query in _QUERIES.items()]
+    begin = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT"
+    found: dict[str, list[list[str]]] = {}
+    rows: list[list[str]] = []
+    for row in sql("; ".join([begin, *parts, "COMMIT"])):
+        if row[0] == _MARK:
+            rows = found[row[1]] = []
+        else:
+            rows.append(row)
+    (epoch, write_index), *_ = found["fence"] or [["0", "0"]]
     return Evidence(
-        epoch=int(fence[0][0]) if fence else 0,
-        write_index=int(fence[0][1]) if fence else 0,
-        events=[_event(row) for row in events],
-        apps={app.name: app for app in map(_app, apps)},
-        replies={scope: int(index) for scope, index in replies},
-        instances=[_instance(row) for row in rows],
+        epoch=int(epoch),
+        write_index=int(write_index),
+        events=[_event(row) for row in found["events"]],
+        apps={app.name: app for app in map(_app, found["apps"])},
+        replies={scope: int(index) for scope, index in found["replies"]},
+        instances=[_instance(row) for row in found["instances"]],
     )
 
 

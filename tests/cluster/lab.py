@@ -192,6 +192,11 @@ class Lab:
     def token(self) -> str:
         return (self.nodes[0].state / "admin.token").read_text().strip()
 
+    @property
+    def strict_reads(self) -> bool:
+        """Whether a read sees everything that was committed before it began (several servers lag a little)."""
+        return len(self.database.addresses) == 1
+
     @functools.cached_property
     def principal(self) -> str:
         """Whose idempotency keys the clients' are."""

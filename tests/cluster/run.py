@@ -1,0 +1,114 @@
+"""One run: clients, faults, rest, verdict. The same for the test of three minutes and the bench of hours.
+
+Owns the order of things and the report. What clients do, what breaks and what is right is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.cluster import history
+from tests.cluster.checker import Case, check, report
+from tests.cluster.coverage import Reached, reached
+from tests.cluster.faults import Driver, Played
+from tests.cluster.history import Op
+from tests.cluster.lab import Lab, settle
+from tests.cluster.violations import Violation
+from tests.cluster.workload import Workload
+from tests.running_platform import EXAMPLES, Api, archive, wait_for
+
+_SETTLED_S = 60.0
+Say = Callable[[str], None]
+
+
+@dataclass
+class Outcome:
+    """What a run showed. `void`: rare states that it did not reach; then it proves nothing."""
+
+    seed: int
+    ops: list[Op]
+    violations: list[Violation]
+    reached: Reached
+    played: list[Played] = field(default_factory=list)
+    void: list[str] = field(default_factory=list)
+    settled_s: float = 0.0
+
+    def __str__(self) -> str:
+        faults = ", ".join(f"{count} x {name}" for name, count in sorted(Counter(p.name for p in self.played).items()))
+        lines = [
+            f"seed {self.seed}: {len(self.ops)} operations, {len(self.played)} faults, all ready after "
+            f"{self.settled_s:.1f} s",
+            str(self.reached),
+            f"faults: {faults or 'none'}",
+            report(self.violations),
+        ]
+        return "\n".join([*lines, *(f"VOID, not reached: {what}" for what in self.void)])
+
+
+def chaos(lab: Lab, seed: int, seconds: float, say: Say = lambda _line: None, **demands: int) -> Outcome:
+    """Random faults under load for so long, then rest, then the verdict. `demands`: see `Reached.missing`."""
+    work = Workload([node.url for node in lab.nodes], lab.token, seed)
+    if lab.broker is not None:
+        work.scalable.append(deployed(lab, f"web-{seed}"))
+    driver = Driver(lab, seed)
+    begun = time.monotonic()
+    with work:
+        driver.run(seconds, lambda what: say(f"{time.monotonic() - begun:6.1f} s  {what}"))
+        settled = settle(lab, _SETTLED_S)
+        time.sleep(2.0)  # writes on every node, now that all is well
+    outcome = judge(lab, work)
+    outcome.played, outcome.settled_s = driver.played, settled
+    outcome.void = outcome.reached.missing(**demands)
+    return outcome
+
+
+def judge(lab: Lab, work: Workload) -> Outcome:
+    """Wait until the instances have settled; then everything that clients were told against everything there is."""
+    if lab.broker is not None:
+        wait_for(lambda: instances_settled(lab), "the instances to settle", _SETTLED_S)
+    evidence = lab.evidence()
+    violations = check(Case.of(work.ops, evidence, principal=lab.principal, strict_reads=lab.strict_reads))
+    found = reached(work.ops, evidence, [node.log for node in lab.nodes])
+    return Outcome(work.seed, work.ops, violations, found)
+
+
+def deployed(lab: Lab, name: str, instances: int = 2) -> str:
+    """An app that really runs, so that instances and their processes can be counted; its name."""
+    api = Api(lab.nodes[0].url, lab.token)
+    api.create(name, instances=instances, memory_mb=32, description="deployed")
+    build = api.built(name, "1", archive(EXAMPLES / "hello"))
+    assert build["status"] == "succeeded", build
+    api.healthy(name, instances)
+    return name
+
+
+def instances_settled(lab: Lab) -> bool:
+    """Every deployment has ended, every wanted instance runs, and no more."""
+    rows = lab.database.rows(
+        "SELECT (SELECT COUNT(*) FROM instances_deployment WHERE status IN ('pending', 'rolling', 'reverting')), "
+        "(SELECT COUNT(*) FROM instances_instance WHERE status IN ('pending', 'placed', 'starting', 'stopping')), "
+        "(SELECT COUNT(*) FROM instances_instance WHERE status = 'running'), "
+        "(SELECT IFNULL(SUM(instances), 0) FROM apps_app WHERE desired_release IS NOT NULL "
+        "AND desired_state = 'running')"
+    )
+    rolling, moving, running, wanted = (int(cell) for cell in rows[0])
+    return rolling == 0 and moving == 0 and running == wanted
+
+
+def keep(lab: Lab, outcome: Outcome, folder: Path) -> Path:
+    """The history and the logs of a run that failed, for whoever looks into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    history.save(outcome.ops, folder / "history.jsonl")
+    (folder / "report.txt").write_text(f"{outcome}\n" + "\n".join(map(str, outcome.played)))
+    for node in lab.nodes:
+        (folder / f"{node.name}.log").write_text(node.log)
+        if node.hits():
+            (folder / f"{node.name}.failpoints").write_text("\n".join(node.hits()))
+    with (folder / "events.tsv").open("w") as file:
+        for row in lab.database.rows("SELECT * FROM kernel_event ORDER BY `key`"):
+            file.write("\t".join(row) + "\n")
+    return folder
