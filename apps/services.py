@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import connection
+from django.db import IntegrityError, connection
 from django.db.models import F, Sum
 from django.db.models.functions import Coalesce
 
@@ -19,7 +19,7 @@ from apps.configuration import CONFIG_FIELDS, masked, merge_env, open_env
 from apps.models import App, ConfigRevision, DesiredState
 from consensus.gate import Transaction
 from omni.kernel.errors import Conflict, FieldError, Forbidden, InvalidInput
-from omni.kernel.inserts import insert
+from omni.kernel.inserts import insert, statement
 from omni.kernel.seal import seal
 
 _PLAIN_FIELDS = ("name", "description", "instances", "singleton", "runtime", "strategy", "placement", "labels",
@@ -38,13 +38,11 @@ def create_app(tx: Transaction, *, org: Org, fields: dict[str, Any]) -> tuple[Ap
     Raises Conflict for a taken name, Forbidden for a full quota.
     """
     _check_quota(org, None, fields.get("instances", 1), fields.get("memory_mb", 512), new_apps=1)
-    app = App(org=org, hostname=_free_hostname(fields["name"], org), created_at=tx.at, updated_at=tx.at)
-    for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS):
-        if name in fields:
-            setattr(app, name, fields[name])
-    insert(app)
+    given = {name: fields[name] for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS) if name in fields}
+    app = App(org=org, hostname=fields["name"], created_at=tx.at, updated_at=tx.at, **given)
+    _insert_named(app, org)
     env, secret_keys = merge_env({}, [], fields.get("env", {}))
-    _insert_revision(tx, app, 1, env, secret_keys)
+    tx.before_fence.append(statement(_revision(tx, app, 1, env, secret_keys)))
     if fields.get("domains"):
         domains.set_domains(tx, app, fields["domains"])
     tx.record("app.created", "app", app.pk, org_id=org.pk, app_id=app.pk, change={"name": app.name})
@@ -177,18 +175,41 @@ def _insert_revision(
     secret_keys: list[str],
     shaped: dict[str, Any] | None = None,
 ) -> ConfigRevision:
-    shaped = shaped or {name: getattr(app, name) for name in CONFIG_FIELDS}
-    revision = ConfigRevision(
-        app=app,
+    revision = _revision(tx, app, number, env, secret_keys, shaped)
+    insert(revision)
+    return revision
+
+
+def _revision(
+    tx: Transaction,
+    app: App,
+    number: int,
+    env: dict[str, str],
+    secret_keys: list[str],
+    shaped: dict[str, Any] | None = None,
+) -> ConfigRevision:
+    """A configuration, not written yet; `shaped` differs from the app's own columns while those are being changed."""
+    return ConfigRevision(
+        app_id=app.pk,
         number=number,
         env=seal(env),
         secret_keys=secret_keys,
         created_at=tx.at,
         created_by=tx.actor.label,
-        **shaped,
+        **(shaped or {name: getattr(app, name) for name in CONFIG_FIELDS}),
     )
-    insert(revision)
-    return revision
+
+
+def _insert_named(app: App, org: Org) -> None:
+    """Insert under the host name it has, else under the other one. Raises Conflict.
+
+    The database's constraints decide; who stands in the way is asked only when somebody does.
+    """
+    try:
+        insert(app)
+    except IntegrityError:
+        app.hostname = _free_hostname(app.name, org)
+        insert(app)
 
 
 def _free_hostname(name: str, org: Org, but: App | None = None) -> str:

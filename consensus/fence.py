@@ -1,6 +1,6 @@
 """The fence: one row that proves, inside each write's own transaction, that the writer still leads.
 
-Owns every statement on `consensus_fence`. `advance` is the last thing before COMMIT: a conditional UPDATE that changes
+Owns every statement on `consensus_fence`. `advancing` decides last before COMMIT: a conditional UPDATE that changes
 the row (SELECTs and no-op UPDATEs let a deposed leader through on Galera: shared FIGURES) and hands out the write
 index. `claim` is what a new leader does first: it raises the epoch, so that no older writer can commit any more.
 The token is this database epoch, never a Raft term.
@@ -12,7 +12,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from consensus import sqlite_lock
 from omni.kernel import clock
+from omni.kernel.pipeline import Result, Statement
 
 _LOCKED = {1205, 3572}  # the row's lock was not free (in time); MySQL's own number for NOWAIT
 CLAIM_LOCK_WAIT_S = 1
+# The number of this transaction, for the rows that carry it: behind the fence in the same packet.
+INDEX = "(SELECT write_index FROM consensus_fence WHERE id = 1)"
 FROZEN_S = 0.25  # who holds the fence's row for so long is frozen: it is the last statement before COMMIT
 _LOOK_EVERY_S = 0.02
 CLAIM_WITHIN_S = 5.0
@@ -76,23 +79,28 @@ def write_index(using: str = DEFAULT_DB_ALIAS) -> int:
     return int(row[0]) if row else 0
 
 
-def advance(connection: BaseDatabaseWrapper, epoch: int) -> int | None:
-    """Number this transaction, if `epoch` still holds the fence; None = deposed, the caller rolls back."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "mysql":
-            cursor.execute(
-                "UPDATE consensus_fence SET write_index = LAST_INSERT_ID(write_index + 1), writer = CONNECTION_ID() "
-                "WHERE id = 1 AND epoch = %s",
-                [epoch],
-            )
-            return int(cursor.lastrowid) if cursor.rowcount == 1 else None
-        cursor.execute(
-            "UPDATE consensus_fence SET write_index = write_index + 1, writer = %s "
-            "WHERE id = 1 AND epoch = %s RETURNING write_index",
-            [os.getpid(), epoch],
+def advancing(connection: BaseDatabaseWrapper, epoch: int, check: Callable[[Result], None]) -> Statement:
+    """The statement that numbers this transaction if `epoch` still holds the fence; `numbered` reads its result."""
+    if connection.vendor == "mysql":
+        return Statement(
+            "UPDATE consensus_fence SET write_index = LAST_INSERT_ID(write_index + 1), writer = CONNECTION_ID() "
+            "WHERE id = 1 AND epoch = %s",
+            [epoch],
+            check,
         )
-        row = cursor.fetchone()
-        return int(row[0]) if row else None
+    return Statement(
+        "UPDATE consensus_fence SET write_index = write_index + 1, writer = %s "
+        "WHERE id = 1 AND epoch = %s RETURNING write_index",
+        [os.getpid(), epoch],
+        check,
+    )
+
+
+def numbered(connection: BaseDatabaseWrapper, result: Result) -> int | None:
+    """The write index that the fence gave; None = deposed, the caller rolls back."""
+    if connection.vendor == "mysql":
+        return int(result.key or 0) if result.count == 1 else None
+    return int(result.rows[0][0]) if result.rows else None
 
 
 def claim(cluster_id: str, member: str, using: str = DEFAULT_DB_ALIAS) -> Claim:

@@ -24,14 +24,14 @@ from typing import Any, TypeVar
 from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from consensus import fence, sqlite_lock
+from consensus import event_rows, fence, sqlite_lock
 from consensus.lease import ConsensusUnavailable, Held, Lease
-from omni.kernel import clock, failpoints
+from omni.kernel import clock, failpoints, pipeline
 from omni.kernel.context import Actor, request_id
 from omni.kernel.errors import DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown
 from omni.kernel.events import EventDraft
-from omni.kernel.inserts import insert_all
-from omni.kernel.models import ORDINALS, Event
+from omni.kernel.models import ORDINALS
+from omni.kernel.pipeline import Statement
 
 Result = TypeVar("Result")
 
@@ -51,7 +51,8 @@ class Transaction:
     rehearsal: bool = False
     events: list[EventDraft] = field(default_factory=list)
     write_index: int | None = None  # known once the fence has numbered the transaction
-    before_commit: list[Callable[[int], None]] = field(default_factory=list)  # called with the write index
+    before_fence: list[Statement] = field(default_factory=list)  # writes whose results the verb does not need
+    after_fence: list[Statement] = field(default_factory=list)  # rows that carry the number (`fence.INDEX`)
     after_commit: list[Callable[[], None]] = field(default_factory=list)  # effects that may be lost
     _wrote: bool = False
 
@@ -76,7 +77,11 @@ class Transaction:
 
     @property
     def dirty(self) -> bool:
-        return self._wrote or bool(self.events) or bool(self.before_commit)
+        return self.writes or bool(self.events)
+
+    @property
+    def writes(self) -> bool:
+        return self._wrote or bool(self.before_fence) or bool(self.after_fence)
 
 
 @dataclass(slots=True)
@@ -149,6 +154,7 @@ def rehearse(
     connection = connections[using]
     with sqlite_lock.held(connection), _permit(connection, tx), transaction.atomic(using=using):
         result = verb(tx)
+        pipeline.run(connection, tx.before_fence)
         transaction.set_rollback(True, using=using)
     return result
 
@@ -200,39 +206,27 @@ def _once(tx: Transaction, verb: Callable[[Transaction], Result], held: Held, us
 
 
 def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
-    """The fence, then the rows that carry its number. Nothing slow may stand between here and COMMIT."""
-    if tx._wrote and not tx.events:
+    """What the verb left to write, the fence, the rows that carry its number: all in one packet where that is possible.
+
+    The fence's result is looked at before anything behind it, and COMMIT is sent by the caller when all of it was well.
+    Nothing slow may stand between here and there.
+    """
+    if tx.writes and not tx.events:
         raise RuntimeError(f"a verb changed rows and recorded no event: {tx.cause}")
     failpoints.hit("before_fence")
-    index = fence.advance(connection, held.epoch)
-    if index is None:
-        _log.warning("deposed: the fence refused epoch %d (%s)", held.epoch, tx.cause)
-        raise NotLeader(None)
-    tx.write_index = index
-    insert_all(
-        [
-            Event(
-                key=index * ORDINALS + ordinal,
-                at=tx.at,
-                epoch=held.epoch,
-                claim=held.claim_id,
-                member=_settings.member,
-                actor=tx.actor.label,
-                cause=draft.cause or tx.cause,
-                request_id=request_id.get(),
-                kind=draft.kind,
-                object_type=draft.object_type,
-                object_id=draft.object_id,
-                org_id=draft.org_id,
-                app_id=draft.app_id,
-                change=draft.change,
-            )
-            for ordinal, draft in enumerate(tx.events)
-        ],
-        connection.alias,
+
+    def numbered(result: pipeline.Result) -> None:
+        tx.write_index = fence.numbered(connection, result)
+        if tx.write_index is None:
+            _log.warning("deposed: the fence refused epoch %d (%s)", held.epoch, tx.cause)
+            raise NotLeader(None)
+
+    advance = fence.advancing(connection, held.epoch, numbered)
+    stamp = event_rows.Stamp(
+        tx.at, held.epoch, held.claim_id, _settings.member, tx.actor.label, tx.cause, request_id.get()
     )
-    for write in tx.before_commit:
-        write(index)
+    events = event_rows.statements(connection, tx.events, stamp)
+    pipeline.run(connection, [*tx.before_fence, advance, *events, *tx.after_fence])
     failpoints.hit("fenced_before_commit")
 
 

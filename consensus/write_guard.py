@@ -44,12 +44,13 @@ def written_table(sql: str) -> str | None:
 def guard(
     execute: Callable[[str, Any, bool, dict[str, Any]], Any], sql: str, params: Any, many: bool, context: dict[str, Any]
 ) -> Any:
-    table = written_table(sql)
-    if table is not None and table not in UNGATED_TABLES:
-        permit = getattr(context["connection"], "omni_write_permit", None)
-        if permit is None:
-            raise UngatedWrite(f"{table} was to be written outside a gate transaction: {sql[:120]}")
-        permit.wrote()
+    for statement in sql.split(";") if ";" in sql else (sql,):  # several may share a packet (omni.kernel.pipeline)
+        table = written_table(statement)
+        if table is not None and table not in UNGATED_TABLES:
+            permit = getattr(context["connection"], "omni_write_permit", None)
+            if permit is None:
+                raise UngatedWrite(f"{table} was to be written outside a gate transaction: {sql[:120]}")
+            permit.wrote()
     return execute(sql, params, many, context)
 
 

@@ -13,15 +13,16 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.db import IntegrityError
+from django.db import IntegrityError, connection
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from consensus import gate
+from consensus import fence, gate
 from consensus.gate import Transaction
 from consensus.models import StoredReply
 from omni.kernel import clock
 from omni.kernel.errors import FieldError, InvalidInput, OmniError, StaleRevision
+from omni.kernel.pipeline import Statement
 from omni.kernel.seal import seal, unseal
 from omni.rest import index
 from omni.rest.paging import flag_parameter
@@ -29,6 +30,11 @@ from omni.rest.permissions import actor_of
 from omni.rest.rendering import dumps
 
 _KEY_LENGTH = 200
+_FORGET = "DELETE FROM consensus_storedreply WHERE scope = %s AND created_at < %s"
+_KEEP = (
+    "INSERT INTO consensus_storedreply (scope, fingerprint, status, body, etag, location, created_at, write_index) "  # noqa: S608 - ours
+    f"VALUES (%s, %s, %s, %s, %s, %s, %s, {fence.INDEX})"
+)
 
 
 @dataclass(slots=True)
@@ -98,7 +104,7 @@ def perform(
     def in_gate(tx: Transaction) -> Reply:
         reply = verb(tx)
         if key is not None and reply.status < 300:
-            tx.before_commit.append(lambda at: key.store(reply, at, tx.at))
+            key.keep(tx, reply)
         return reply
 
     try:
@@ -150,19 +156,14 @@ class _Key:
         body = str(unseal(row.body)).encode()
         return _answer(body, row.status, row.write_index, row.etag, row.location, {"Omni-Replayed": "true"})
 
-    def store(self, reply: Reply, at: int, now: dt.datetime) -> None:
-        oldest = now - dt.timedelta(seconds=settings.CONFIG.timings.idempotency_ttl_s)
-        StoredReply.objects.filter(scope=self.scope, created_at__lt=oldest).delete()
-        StoredReply.objects.create(
-            scope=self.scope,
-            fingerprint=self.fingerprint,
-            status=reply.status,
-            body=seal(dumps(reply.data).decode()),
-            etag=reply.etag,
-            location=reply.location,
-            write_index=at,
-            created_at=now,
-        )
+    def keep(self, tx: Transaction, reply: Reply) -> None:
+        """Have the gate write the answer behind the fence, in place of one that is too old to be replayed."""
+        oldest = tx.at - dt.timedelta(seconds=settings.CONFIG.timings.idempotency_ttl_s)
+        adapt = connection.ops.adapt_datetimefield_value
+        tx.before_fence.append(Statement(_FORGET, [self.scope, adapt(oldest)]))
+        body = seal(dumps(reply.data).decode())
+        values = [self.scope, self.fingerprint, reply.status, body, reply.etag, reply.location, adapt(tx.at)]
+        tx.after_fence.append(Statement(_KEEP, values))
 
 
 def key_scope(request: Request) -> str:
