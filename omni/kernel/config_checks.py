@@ -55,6 +55,7 @@ def check(keys: Keys, sources: Sources, *, alone: bool = False) -> None:
     if not alone:
         _check_hosts(keys, sources)
     _check_timings(keys, sources)
+    _check_consensus(keys, sources)
     _check_limits(keys, sources)
     _check_urls(keys, sources)
     _check_storage(keys, sources)
@@ -110,6 +111,8 @@ def _used_ports(keys: Keys) -> Iterator[tuple[str, int, tuple[str, ...], str]]:
         yield host_of(keys.address), keys.port + keys.raft_port_offset, ("port",), "Raft (port + raft_port_offset)"
     for host in {host_of(entry.address) for entry in nodes} or {host_of(keys.address)}:
         yield host, keys.ingress.port, ("ingress", "port"), "the ingress"
+        if keys.ingress.https_port:
+            yield host, keys.ingress.https_port, ("ingress", "https_port"), "the ingress (HTTPS)"
 
 
 def _check_ports(keys: Keys, sources: Sources) -> None:
@@ -202,6 +205,26 @@ def _check_timings(keys: Keys, sources: Sources) -> None:
     if times.sample_retention_s <= times.sample_interval_s:
         problem = f"is no longer than sample_interval_s = {times.sample_interval_s:g}: nothing would be kept"
         sources.complain(("timings", "sample_retention_s"), times.sample_retention_s, problem, "raise it")
+
+
+def _check_consensus(keys: Keys, sources: Sources) -> None:
+    raft = keys.consensus
+
+    def complain(name: str, problem: str, fix: str) -> None:
+        sources.complain(("consensus", name), getattr(raft, name), problem, fix)
+
+    if raft.election_max_s <= raft.election_min_s:
+        problem = f"must be more than election_min_s = {raft.election_min_s:g}, or votes split for ever"
+        complain("election_max_s", problem, "raise it, best to twice as much")
+    if raft.heartbeat_s * 3 >= raft.election_min_s:
+        problem = f"must be less than a third of election_min_s = {raft.election_min_s:g}, or one late message elects"
+        complain("heartbeat_s", problem, "lower it or raise election_min_s")
+    if raft.leader_lease_s >= raft.election_min_s:
+        problem = f"must be less than election_min_s = {raft.election_min_s:g}, or two leaders could overlap"
+        complain("leader_lease_s", problem, "lower it or raise election_min_s")
+    if raft.leader_lease_s <= raft.heartbeat_s * 2:
+        problem = f"must be more than 2 x heartbeat_s = {raft.heartbeat_s:g}, or one late answer ends the leadership"
+        complain("leader_lease_s", problem, "raise it or lower heartbeat_s")
 
 
 def _check_limits(keys: Keys, sources: Sources) -> None:

@@ -89,6 +89,24 @@ class Timings(Section):
     session_s: Seconds = key(14 * 86_400.0, "how long a console session lasts")
 
 
+class Consensus(Section):
+    """How the nodes agree on a leader (Raft); matters when `instances` lists more than one."""
+
+    election_min_s: Seconds = key(0.3, "a node that hears no leader for so long may want to lead, at the earliest")
+    election_max_s: Seconds = key(0.6, "and at the latest")
+    heartbeat_s: Seconds = key(0.08, "how often the leader speaks; a third of `election_min_s` at most")
+    leader_lease_s: Seconds = key(
+        0.25,
+        "a leader that a majority has not heard for so long stops; below `election_min_s`, above 2 x `heartbeat_s`",
+    )
+    fresh_wait_s: Seconds = key(
+        10.0, "a node that lost its Raft files votes without having caught up after so long, when the others need it"
+    )
+    compact_after: Annotated[int, Field(ge=10, le=1_000_000)] = key(
+        2000, "entries of the Raft log that are kept before a snapshot takes their place"
+    )
+
+
 class Web(Section):
     """The HTTP server of a node."""
 
@@ -110,6 +128,12 @@ class Ingress(Section):
 
     address: Address = key("127.0.0.1", "address that the ingress listens on")
     port: Port = key(8080, "port of the ingress")
+    https_port: Annotated[int, Field(ge=0, le=65535)] = key(0, "port of the ingress for HTTPS; 0: none")
+    https_issuer: Literal["internal", "acme"] = key(
+        "internal", "who signs certificates: the ingress's own authority, or a public one where the host is public"
+    )
+    acme_email: str = key("", "address that the public authority may write to")
+    acme_directory: str = key("", "directory URL of another public authority than the usual one")
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = key("WARN", "what the ingress writes to its log")
 
 
@@ -213,6 +237,7 @@ class Keys(Section):
 
     limits: Limits = Limits()
     timings: Timings = Timings()
+    consensus: Consensus = Consensus()
     web: Web = Web()
     ingress: Ingress = Ingress()
     domains: Domains = Domains()
