@@ -114,8 +114,21 @@ class ConstraintFields(StrictSerializer):
 
 
 class PlacementFields(StrictSerializer):
+    """Where instances go: which nodes may take them, and which of those comes first."""
+
+    strategy = serializers.ChoiceField(choices=["spread", "binpack"], required=False)
+    anti_affinity = serializers.ChoiceField(choices=["preferred", "required", "off"], required=False)
     spread_by = serializers.CharField(max_length=128, required=False, allow_blank=True)
     constraints = ConstraintFields(many=True, required=False)
+
+
+class TrafficFields(StrictSerializer):
+    """What the ingress does for the app. 0 means no limit; every ingress counts for itself."""
+
+    sticky = serializers.BooleanField(required=False)
+    requests_per_second = serializers.FloatField(min_value=0, max_value=1_000_000, required=False)
+    burst = serializers.IntegerField(min_value=0, max_value=1_000_000, required=False)
+    max_body_mb = serializers.IntegerField(min_value=0, max_value=1_000_000, required=False)
 
 
 class AppFields(StrictSerializer):
@@ -136,6 +149,7 @@ class AppFields(StrictSerializer):
     stop_timeout_s = serializers.FloatField(min_value=0, max_value=3600, required=False)
     runtime = serializers.ChoiceField(choices=["process", "docker"], required=False)
     placement = PlacementFields(required=False)
+    traffic = TrafficFields(required=False)
     domains = serializers.ListField(child=serializers.CharField(max_length=253), required=False, max_length=50)
     labels = serializers.DictField(child=serializers.CharField(max_length=253), required=False)
     maintenance = serializers.BooleanField(required=False)

@@ -36,6 +36,7 @@ class App(models.Model):
     runtime = models.CharField(max_length=16, default="process")
     strategy = models.JSONField(default=dict)
     placement = models.JSONField(default=dict)
+    traffic = models.JSONField(default=dict)  # what the ingress does for it: stickiness, limits
     domains = models.JSONField(default=list)
     served_domains = models.JSONField(null=True)  # those of `domains` that are proven; None is none
     labels = models.JSONField(default=dict)

@@ -33,6 +33,14 @@ def strategy_of(stored: dict[str, Any]) -> dict[str, Any]:
     return {**defaults, "progress_deadline_s": deadline, "auto_revert": True, **stored}
 
 
+TRAFFIC_DEFAULTS: dict[str, Any] = {"sticky": False, "requests_per_second": 0.0, "burst": 0, "max_body_mb": 0}
+
+
+def placement_of(stored: dict[str, Any]) -> dict[str, Any]:
+    """The whole placement: what was set over the defaults."""
+    return {"strategy": "spread", "spread_by": "", "anti_affinity": "preferred", "constraints": [], **stored}
+
+
 def urls_of(app: App) -> list[str]:
     """Where it answers, at the ingress's own port (DECISIONS 28); a custom domain once it is proven."""
     config = settings.CONFIG
@@ -62,7 +70,8 @@ def app(row: App, env: dict[str, Any]) -> dict[str, Any]:
         "restart_policy": row.restart_policy,
         "stop_timeout_s": row.stop_timeout_s,
         "runtime": row.runtime,
-        "placement": {"spread_by": "", "constraints": [], **row.placement},
+        "placement": placement_of(row.placement),
+        "traffic": {**TRAFFIC_DEFAULTS, **row.traffic},
         "domains": row.domains,
         "labels": row.labels,
         "maintenance": row.maintenance,

@@ -22,8 +22,8 @@ from omni.kernel.errors import Conflict, FieldError, Forbidden, InvalidInput
 from omni.kernel.inserts import insert, statement
 from omni.kernel.seal import seal
 
-_PLAIN_FIELDS = ("name", "description", "instances", "singleton", "runtime", "strategy", "placement", "labels",
-                 "maintenance")  # fmt: skip
+_PLAIN_FIELDS = ("name", "description", "instances", "singleton", "runtime", "strategy", "placement", "traffic",
+                 "labels", "maintenance")  # fmt: skip
 
 
 _RIVALS = (

@@ -62,16 +62,16 @@ def _touched(after: int, newest: int) -> bool:
 def _read() -> list[dict[str, Any]]:
     """Three queries, whatever the number of apps."""
     apps = App.objects.exclude(desired_state=DesiredState.DELETED).order_by("id")
-    rows = list(apps.values_list("id", "hostname", "desired_state", "maintenance"))
+    rows = list(apps.values_list("id", "hostname", "desired_state", "maintenance", "traffic"))
     targets = _targets()
     names: dict[int, list[str]] = {}
     for app_id, name in Domain.objects.filter(verified_at__isnull=False).order_by("id").values_list("app_id", "name"):
         names.setdefault(app_id, []).append(name)
     found = []
-    for app_id, hostname, state, maintenance in rows:
+    for app_id, hostname, state, maintenance, traffic in rows:
         behind = targets.get(app_id, []) if state == DesiredState.RUNNING else []
         for host in (f"{hostname}.{settings.CONFIG.domain}", *names.get(app_id, ())):
-            found.append({"host": host, "app_id": app_id, "maintenance": maintenance, "targets": behind})
+            found.append({"host": host, "app_id": app_id, "maintenance": maintenance, "targets": behind, **traffic})
     return found
 
 

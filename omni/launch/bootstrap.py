@@ -119,7 +119,7 @@ def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[s
 
 def protected_ports(config: Config, here: list[Member]) -> list[list[int]]:
     """Ports of the platform that no app may reach, as ranges: nodes, Raft, the door for other hosts, ingress."""
-    ports = {config.ingress.port}
+    ports = {config.ingress.port, config.ingress.https_port} - {0}
     for member in here:
         ports |= {member.port, config.raft_port(member)}
         if config.several_hosts:
@@ -146,6 +146,19 @@ def ingress_settings(config: Config, member: Member) -> dict[str, Any]:
         "log_level": config.ingress.log_level.lower(),
         "caddy_bin": config.binaries.caddy,
         "tls": str(config.state / "ingress" / "tls") if config.several_hosts else "",
+        "https": _https(config),
+    }
+
+
+def _https(config: Config) -> dict[str, Any] | None:
+    ingress = config.ingress
+    if not ingress.https_port:
+        return None
+    return {
+        "port": ingress.https_port,
+        "issuer": ingress.https_issuer,
+        "acme_email": ingress.acme_email,
+        "acme_directory": ingress.acme_directory,
     }
 
 

@@ -65,7 +65,7 @@ def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[st
         "warnings": list(config.warnings),
         "here": [_member(member) for member in here],
         "members": [_member(member) for member in config.members],
-        "ports": [*ports, (config.ingress_address, config.ingress.port, "ingress")],
+        "ports": [*ports, *_ingress_ports(config)],
         "ingress_url": config.ingress_url,
         "admin_token_file": str(config.state / "admin.token"),
         "shutdown_s": config.timings.shutdown_s,
@@ -287,3 +287,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def _ingress_ports(config: Config) -> list[tuple[str, int, str]]:
+    ports = [(config.ingress.port, "ingress"), (config.ingress.https_port, "ingress (HTTPS)")]
+    return [(config.ingress_address, port, what) for port, what in ports if port]
