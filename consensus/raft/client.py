@@ -53,11 +53,13 @@ class RaftClient:
 
     def add_member(self, id: str, address: str, timeout_s: float = 5.0) -> dict[str, Any]:
         """Let `id` vote; `address` is `"<host>:<Raft port>"`. Repeating it is harmless."""
-        return self._ask.call("add", {"id": id, "address": address, "timeout_s": timeout_s}, timeout_s, changes=True)
+        return self._ask.call(
+            "add", {"member": id, "address": address, "timeout_s": timeout_s}, timeout_s, changes=True
+        )
 
     def remove_member(self, id: str, timeout_s: float = 5.0) -> dict[str, Any]:
         """Take `id` out; a leader that is to go hands its leadership over first. Repeating it is harmless."""
-        return self._ask.call("remove", {"id": id, "timeout_s": timeout_s}, timeout_s, changes=True)
+        return self._ask.call("remove", {"member": id, "timeout_s": timeout_s}, timeout_s, changes=True)
 
     def transfer(self, to: str | None = None, timeout_s: float = 3.0) -> str:
         """Hand the leadership to `to` (a member id; None: whoever is fit); the new leader's `"<host>:<HTTP port>"`."""

@@ -19,6 +19,7 @@ Command = dict[str, Any]
 
 TEXT_MAX = 1024
 ENTRIES_MAX = 10_000
+MEMBERS_MAX = 100
 _INTEGER_MAX = 2**63 - 1
 
 
@@ -55,11 +56,6 @@ def apply(state: State, command: object, index: int) -> tuple[State, Reply]:
     return {**state, **changed}, {"ok": True, "index": index, **more}
 
 
-def found(members: dict[str, str]) -> State:
-    """The state of a new cluster: its first members, `{id: Raft address}`, from the configuration."""
-    return {**empty(), "members": {id: member_record(id, address) for id, address in sorted(members.items())}}
-
-
 def member_record(id: str, address: str) -> dict[str, Any]:
     return {"address": address, "http": http_of(id), "version": "", "last_seen_at": None, "joined_at": None}
 
@@ -84,7 +80,7 @@ def left(state: State, id: str) -> State:
 
 
 def _init(state: State, command: Command) -> tuple[State, Reply]:
-    """The first one wins; afterwards the same id is a repetition, another one a mistake."""
+    """Founds the cluster with its first `members`, `{id: Raft address}`; the same id again is a repetition."""
     id = _text(command, "id")
     known = state["cluster"].get("id")
     if known is not None and known != id:
@@ -92,7 +88,8 @@ def _init(state: State, command: Command) -> tuple[State, Reply]:
     if known == id:
         return {}, {"cluster": state["cluster"]}
     cluster = {"id": id, "created_at": _text(command, "created_at")}
-    return {"cluster": cluster}, {"cluster": cluster}
+    members = {name: member_record(name, address) for name, address in sorted(_founders(command).items())}
+    return {"cluster": cluster, "members": members}, {"cluster": cluster}
 
 
 def _seen(state: State, command: Command) -> tuple[State, Reply]:
@@ -176,6 +173,13 @@ def _text(command: Command, name: str, *, default: str | None = None) -> str:
     if not isinstance(value, str) or len(value) > TEXT_MAX:
         raise _Refused("bad_command", f"{name}: a text of at most {TEXT_MAX} characters")
     return value
+
+
+def _founders(command: Command) -> dict[str, str]:
+    members = command.get("members")
+    if not isinstance(members, dict) or not 1 <= len(members) <= MEMBERS_MAX:
+        raise _Refused("bad_command", f"members: an object of 1 to {MEMBERS_MAX} addresses by id")
+    return {_text({"id": id}, "id"): _text(members, id) for id in members}
 
 
 def _integer(command: Command, name: str) -> int:

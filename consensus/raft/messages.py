@@ -31,15 +31,15 @@ def encode(message: Message) -> bytes:
 def decode(frame: bytes) -> Message:
     """Raises BadMessage."""
     try:
-        message = msgpack.unpackb(frame, raw=False, use_list=False, max_buffer_size=FRAME_MAX)
+        message = msgpack.unpackb(frame, raw=False, use_list=False)
     except Exception as error:  # msgpack raises ValueErrors, UnicodeErrors and exceptions of its own
         raise BadMessage(f"no msgpack: {type(error).__name__}") from error
     if not isinstance(message, dict):
         raise BadMessage("no map")
     kind = message.get("type")
-    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
-    if fields is None:
+    if not isinstance(kind, str) or kind not in _FIELDS:
         raise BadMessage("no message of this version")
+    fields = _FIELDS[kind]
     for name, value in message.items():
         check = fields.get(name)
         if check is None or not check(value):
@@ -134,7 +134,7 @@ _FIELDS: dict[str, dict[str, Check]] = {
     "pre_vote": {"term": _integer, "round": _integer, "last_log_index": _integer, "last_log_term": _integer},
     "pre_vote_answer": {"term": _integer, "round": _integer, "granted": _boolean},
     "higher_term": {"term": _integer},
-    "ping": {"able": _boolean, "version": _text, "applied": _integer, "fresh": _boolean},
+    "ping": {"able": _boolean, "version": _text, "term": _integer, "applied": _integer, "fresh": _boolean},
     "transfer": {"number": _integer, "to": _text_or_none},
     "transfer_answer": {"number": _integer, "error": _text, "leader": _text},
     "bye": {"reason": _text},

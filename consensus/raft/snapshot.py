@@ -14,19 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from consensus.raft import machine
 from consensus.raft.journal import Damaged, Entry
 
 _MAGIC = b"omni raft snapshot 1 "
+RECEIVED_MAX = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state after `last`; `previous` is the entry before it; `members` are `{id: Raft address}` at that point."""
+    """The state after `last`; `previous` is the entry before it."""
 
     state: dict[str, Any]
     last: Entry
     previous: Entry
-    members: dict[str, str]
 
 
 def write(path: Path, snapshot: Snapshot) -> None:
@@ -48,7 +49,6 @@ def encode(snapshot: Snapshot) -> bytes:
             "state": snapshot.state,
             "last": _entry_to_json(snapshot.last),
             "previous": _entry_to_json(snapshot.previous),
-            "members": snapshot.members,
         }
     ).encode()
     return _MAGIC + f"{zlib.crc32(body):08x}\n".encode() + body
@@ -61,14 +61,33 @@ def decode(content: bytes, name: str) -> Snapshot:
         raise Damaged(f"{name}: is no whole snapshot of this version")
     try:
         data = json.loads(body)
-        return Snapshot(
-            dict(data["state"]),
-            _entry_from_json(data["last"]),
-            _entry_from_json(data["previous"]),
-            {str(id): str(address) for id, address in data["members"].items()},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        state = {**machine.empty(), **data["state"]}  # a later version may have added a part
+        return Snapshot(state, _entry_from_json(data["last"]), _entry_from_json(data["previous"]))
+    except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{name}: lacks a part of a snapshot") from error
+
+
+class Incoming:
+    """A snapshot on its way from the leader, in chunks `(data, first, last)`; the last one is empty."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] | None = None
+
+    def add(self, chunk: tuple[bytes, bool, bool]) -> Snapshot | None:
+        """The whole once the last chunk came. Raises Damaged, and starts anew with the next first chunk."""
+        data, first, last = chunk
+        if first:
+            self._parts = []
+        if self._parts is None:
+            return None
+        self._parts.append(data)
+        if sum(len(part) for part in self._parts) > RECEIVED_MAX:
+            self._parts = None
+            raise Damaged(f"the leader's snapshot is longer than {RECEIVED_MAX} bytes")
+        if not last:
+            return None
+        content, self._parts = b"".join(self._parts), None
+        return decode(content, "the leader's snapshot")
 
 
 def _entry_to_json(entry: Entry) -> list[Any]:

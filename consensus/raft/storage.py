@@ -35,7 +35,7 @@ def open_files(folder: Path) -> Opened:
     try:
         return _open(folder)
     except Damaged as damage:
-        _set_aside(folder, str(damage))
+        set_aside(folder, str(damage))
         return _open(folder)
 
 
@@ -85,7 +85,8 @@ def _fit(journal: Journal, snapshot: Snapshot | None, folder: Path) -> None:
     journal.meta.commit_index = max(journal.meta.commit_index, snapshot.last[1])
 
 
-def _set_aside(folder: Path, reason: str) -> None:
+def set_aside(folder: Path, reason: str) -> None:
+    """Keep the files under other names and say why; the next start is a fresh one."""
     stamp = clock.now().strftime("%Y%m%dT%H%M%S")
     moved = []
     for name in NAMES:

@@ -1,0 +1,540 @@
+"""Raft itself: PySyncObj 0.3.17, and what it lacks. The only file that imports it.
+
+Owns one member's part in elections and in the replicated log. PySyncObj counts votes, replicates and commits; this
+subclass gives it a durable log (`journal`), a network that speaks no pickle (`links`), JSON commands with one entry
+point (`machine.apply`), and mends what was found broken, each with a test:
+- pre-vote and haste (`elections`), a lease that ends before anybody else can be elected;
+- a snapshot never marks a follower's own stray entries as committed, and never drops entries that fit it;
+- entries that a follower has already are left alone (it deletes and adds them again: a crash between loses them);
+- answers of an earlier term are not counted; a member stuck with a higher term is heard;
+- membership is what the log says, also after a restart.
+It leans on private names: that is why the version is pinned and checked. One thread calls everything here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+from pysyncobj.version import VERSION
+
+from consensus.raft import elections, entries, machine, snapshot
+from consensus.raft.elections import Election, Log, Timings, Voter
+from consensus.raft.entries import NO_OP, Change, make_change, make_command
+from consensus.raft.journal import DiskFailed, Journal
+from consensus.raft.messages import COMMAND_MAX, Message
+from consensus.raft.replication import Replication
+from consensus.raft.snapshot import Snapshot
+from consensus.raft.storage import Opened
+from omni.kernel import clock
+
+_log = logging.getLogger("omni.raft")
+_TESTED_WITH = "0.3.17"
+if VERSION != _TESTED_WITH:
+    raise ImportError(f"consensus.raft.core was made for pysyncobj {_TESTED_WITH} and its private names, not {VERSION}")
+
+_FOLLOWER, _CANDIDATE, _LEADER = 0, 1, 2
+_NEVER_APPLIED = {
+    FAIL_REASON.QUEUE_FULL,
+    FAIL_REASON.MISSING_LEADER,
+    FAIL_REASON.DISCARDED,
+    FAIL_REASON.NOT_LEADER,
+    FAIL_REASON.REQUEST_DENIED,
+}
+_RAFTS_OWN = {"request_vote", "response_vote", "timeout_now", "apply_command", "apply_command_response"}
+_LATE_S = 0.03
+_COMPACT_AGAIN_S = 10.0
+_SKIPPED_TERMS = 1000
+
+Outcome = str  # "applied", "not_applied", "unknown"
+Done = Callable[[machine.Reply | None, Outcome], None]
+
+
+class Network(Protocol):
+    """What core sends through. Members are named by id; messages as PySyncObj makes them."""
+
+    def listen(
+        self, heard: Callable[[str, Message], None], up: Callable[[str], None], down: Callable[[str], None]
+    ) -> None: ...
+    def send(self, peer: str, message: Message) -> None: ...
+    def add(self, peer: str, address: str) -> None: ...
+    def drop(self, peer: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Peer(Node):  # type: ignore[misc]
+    """A voter as PySyncObj wants one: equal by id."""
+
+    def __init__(self, id: str, address: str = "") -> None:
+        super().__init__(id, address=address)
+
+
+class _Wire(Transport):  # type: ignore[misc]
+    """PySyncObj's seam for a transport, put on a `Network`."""
+
+    def __init__(self, network: Network, outgoing: Callable[[Peer, Message], None]) -> None:
+        super().__init__(None, None, [])
+        self._network, self._outgoing = network, outgoing
+        self._peers: dict[str, Peer] = {}
+        network.listen(self._heard, self._up, self._down)
+
+    def addNode(self, node: Peer) -> None:  # noqa: N802
+        self._peers[node.id] = node
+        self._network.add(node.id, node.address)
+
+    def dropNode(self, node: Peer) -> None:  # noqa: N802
+        if self._peers.pop(node.id, None) is not None:
+            self._network.drop(node.id)
+            self._onNodeDisconnected(node)
+
+    def send(self, node: Peer, message: Message) -> bool:
+        self._outgoing(node, message)
+        self._network.send(node.id, message)
+        return True
+
+    def destroy(self) -> None:
+        self._network.close()
+
+    def _heard(self, peer: str, message: Message) -> None:
+        if peer in self._peers:
+            self._onMessageReceived(self._peers[peer], message)
+
+    def _up(self, peer: str) -> None:
+        if peer in self._peers:
+            self._onNodeConnected(self._peers[peer])
+
+    def _down(self, peer: str) -> None:
+        if peer in self._peers:
+            self._onNodeDisconnected(self._peers[peer])
+
+
+class Core(Replication, SyncObj):  # type: ignore[misc]
+    """`founders` are the configuration's members, `{id: Raft address}`: they count until the log says who is one.
+
+    `other` gets the messages that are not Raft's. Call `step` for ever; everything happens inside it.
+    """
+
+    def __init__(
+        self,
+        me: str,
+        founders: dict[str, str],
+        timings: Timings,
+        files: Opened,
+        network: Network,
+        other: Callable[[str, Message], None] = lambda _peer, _message: None,
+        compact_after: int = 2000,
+    ) -> None:
+        self.me, self.timings = me, timings
+        self.journal: Journal = files.journal
+        self.willing = True
+        self.fresh_peers: set[str] = set()
+        self.highest_term = 0  # that anybody told us of
+        self.state = files.snapshot.state if files.snapshot else machine.empty()
+        self.transferring = False
+        self._election = Election(timings, clock.monotonic())
+        self._other, self._snapshot_path = other, files.snapshot_path
+        self._my_address = founders.get(me, "")
+        self._founders = dict(founders)
+        self._founded = False
+        self._stamps: dict[str, int] = {}  # of each leader's last message, by its own clock
+        self._acknowledged: dict[str, float] = {}
+        self._incoming = snapshot.Incoming()
+        self._polled_at = clock.monotonic()
+        self._compact_at = 0.0
+        self.is_voter = True
+        self._SyncObj__raftLeader: Peer | None
+        wire = _Wire(network, self._outgoing)
+        SyncObj.__init__(self, Peer(me), [], self._conf(compact_after), nodeClass=Peer, transport=wire)
+        self._restore(files.snapshot)
+        self._follow_membership()
+
+    def _conf(self, compact_after: int) -> SyncObjConf:
+        return SyncObjConf(
+            autoTick=False,
+            useFork=False,
+            commandsQueueSize=1000,
+            commandsWaitLeader=False,
+            appendEntriesUseBatch=False,
+            raftMinTimeout=self.timings.election_min_s,
+            raftMaxTimeout=self.timings.election_max_s,
+            appendEntriesPeriod=self.timings.heartbeat_s,
+            leaderFallbackTimeout=self.timings.lease_s,
+            connectionTimeout=max(2.0, self.timings.election_max_s),
+            dynamicMembershipChange=True,
+            journalFile=None,  # ours takes its place below
+            fullDumpFile=str(self._snapshot_path),
+            serializer=self._write_snapshot,
+            deserializer=_never,  # `_restore` and `_install` do it
+            logCompactionMinEntries=compact_after,
+            logCompactionMinTime=3600,
+        )
+
+    def _restore(self, saved: Snapshot | None) -> None:
+        """What PySyncObj's constructor does with a journal of its own."""
+        if len(self.journal) == 0:
+            self.journal.add(NO_OP, 1, 0)
+        self._SyncObj__raftLog = self.journal
+        self._SyncObj__raftCurrentTerm = max(self.journal.getCurrentTerm(), self.journal[-1][2])
+        self._SyncObj__votedForNodeId = self.journal.getVotedForNodeId()
+        self._SyncObj__raftCommitIndex = min(self.journal.getRaftCommitIndex(), self.journal[-1][1])
+        self._SyncObj__raftLastApplied = saved.last[1] if saved else 1
+        self._SyncObj__needLoadDumpFile = False
+
+    # What others ask.
+
+    @property
+    def poller(self) -> Any:
+        """`subscribe(fd, callback(fd, events), mask)`; 1 read, 2 write, 4 error. Callbacks run inside `step`."""
+        return self._poller
+
+    @property
+    def role(self) -> str:
+        if self._SyncObj__raftState == _LEADER:
+            return "leader"
+        return "candidate" if self._SyncObj__raftState == _CANDIDATE or self._election.asking else "follower"
+
+    @property
+    def term(self) -> int:
+        return int(self._SyncObj__raftCurrentTerm)
+
+    @property
+    def leader(self) -> str | None:
+        """The leader's id as far as known; None as soon as the connection to it breaks."""
+        found = self._SyncObj__raftLeader
+        return str(found.id) if found is not None else None
+
+    @property
+    def established(self) -> bool:
+        """Leads, and an entry of its own term is applied."""
+        if self._SyncObj__raftState != _LEADER or self.transferring or self._SyncObj__noopIDx is None:
+            return False
+        return self.applied_index >= int(self._SyncObj__noopIDx)
+
+    @property
+    def lease_until(self) -> float:
+        """While a majority has heard us within `lease_s`, counted from when we spoke: nobody else can be elected."""
+        if self._SyncObj__raftState != _LEADER:
+            return 0.0
+        times = [clock.monotonic(), *(self._acknowledged.get(peer.id, -math.inf) for peer in self.otherNodes)]
+        return sorted(times, reverse=True)[len(times) // 2] + self.timings.lease_s
+
+    @property
+    def commit_index(self) -> int:
+        return int(self._SyncObj__raftCommitIndex)
+
+    @property
+    def applied_index(self) -> int:
+        return int(self._SyncObj__raftLastApplied)
+
+    @property
+    def voters(self) -> dict[str, str]:
+        """Who counts, `{id: Raft address}`, entries included that are not committed yet."""
+        others = {peer.id: peer.address for peer in self.otherNodes}
+        return others | ({self.me: self._my_address} if self.is_voter else {})
+
+    @property
+    def fresh(self) -> bool:
+        return self.journal.meta.fresh
+
+    def connected(self, peer: str) -> bool:
+        return self.isNodeConnected(Peer(peer))
+
+    def lag(self, peer: str) -> int | None:
+        """How many entries the peer is behind, on the leader."""
+        match = self._SyncObj__raftMatchIndex.get(Peer(peer))
+        return None if match is None or self.role != "leader" else max(0, self.journal[-1][1] - match)
+
+    # What others want.
+
+    def submit(self, command: machine.Command, done: Done) -> None:
+        """Through whoever leads. `done` is called once at most, inside a later step; it must not raise."""
+        entry = make_command(command)
+        if len(entry) > COMMAND_MAX:
+            done({"ok": False, "code": "bad_command", "message": "the command is too long"}, "applied")
+            return
+        self._applyCommand(entry, _callback(done))
+
+    def add_voter(self, id: str, address: str, done: Done) -> None:
+        self._change_voters("add", id, address, done)
+
+    def remove_voter(self, id: str, done: Done) -> None:
+        """Not the leader itself: that one hands over first."""
+        self._change_voters("rem", id, self.voters.get(id, ""), done)
+
+    def _change_voters(self, verb: Literal["add", "rem"], id: str, address: str, done: Done) -> None:
+        if (id in self.voters) == (verb == "add"):
+            done({"ok": True}, "applied")
+            return
+        self._applyCommand(make_change(Change(verb, id, address)), _callback(done))
+
+    def step(self, longest_s: float) -> None:
+        """One round: what is due, then wait for messages, at most `longest_s`. Raises DiskFailed, Diverged."""
+        now = clock.monotonic()
+        if now - self._polled_at > _LATE_S:
+            self._poller.poll(0)  # we were held up: what came meanwhile is known before anything is decided
+        if self._SyncObj__raftState == _LEADER:
+            self.journal.sync()  # its own copy counts for the majority from here on
+        self._consider_campaign(clock.monotonic())
+        self._onTick(self._pause(longest_s))
+        self._polled_at = clock.monotonic()
+        if self._founded:
+            self._founded = False
+            self._follow_membership()
+        if self.fresh and self.established:
+            self._no_longer_fresh()
+
+    def _pause(self, longest_s: float) -> float:
+        if self._SyncObj__raftState == _LEADER:
+            due = self._SyncObj__newAppendEntriesTime
+        elif self._election.cleared:
+            due = 0.0
+        elif self.is_voter and self._may_vote():
+            due = self._election.due(willing=self.willing)
+        else:
+            due = math.inf
+        return float(max(0.0, min(longest_s, due - clock.monotonic())))
+
+    # Leadership.
+
+    def _consider_campaign(self, now: float) -> None:
+        election = self._election
+        if self._SyncObj__raftState == _LEADER:
+            return
+        if self._SyncObj__transferInProgress and self.is_voter and not self.fresh:
+            election.clear()
+        if election.cleared or now < election.due(willing=self.willing) or not self.is_voter or not self._may_vote():
+            return
+        if not self.otherNodes:
+            election.clear()
+            return
+        round = election.ask(now)
+        for peer in self.otherNodes:
+            if peer in self._SyncObj__connectedNodes:
+                question = {"type": "pre_vote", "term": self.term + 1, "round": round}
+                self._SyncObj__transport.send(peer, question | self._log_end())
+
+    @property
+    def _SyncObj__raftElectionDeadline(self) -> float:  # noqa: N802
+        """PySyncObj campaigns when this is past: only after a majority said that it would vote for us."""
+        return 0.0 if self._election.cleared else math.inf
+
+    @_SyncObj__raftElectionDeadline.setter
+    def _SyncObj__raftElectionDeadline(self, deadline: float) -> None:  # noqa: N802
+        self._election.deadline = deadline
+        self._election.stand()
+
+    def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
+        self._acknowledged = {}
+        super()._SyncObj__onBecomeLeader()
+
+    def _SyncObj__onNodeDisconnected(self, node: Peer) -> None:  # noqa: N802
+        super()._SyncObj__onNodeDisconnected(node)
+        self._acknowledged.pop(node.id, None)
+        if node == self._SyncObj__raftLeader and self._SyncObj__raftState != _LEADER:
+            self._SyncObj__raftLeader = None
+            self._SyncObj__onLeaderChanged()
+            rivals = sorted(peer.id for peer in self._SyncObj__connectedNodes & self.otherNodes)
+            self._election.leader_gone(clock.monotonic(), sum(1 for id in rivals if id < self.me))
+
+    def _hears_leader(self, now: float) -> bool:
+        if self._SyncObj__raftState == _LEADER:
+            return bool(now < self.lease_until)
+        return self._election.hears_leader(now)
+
+    def _may_vote(self) -> bool:
+        """A fresh member has forgotten what it promised; only where a majority is fresh is there nothing to forget."""
+        fresh = 1 + len(self.fresh_peers & {peer.id for peer in self.otherNodes})
+        return not self.fresh or 2 * fresh > len(self.otherNodes) + 1
+
+    def _no_longer_fresh(self) -> None:
+        self.journal.meta.fresh = False
+        self.journal.meta.save()
+
+    def _log_end(self) -> dict[str, int]:
+        return {"last_log_index": self.journal[-1][1], "last_log_term": self.journal[-1][2]}
+
+    def prepare_transfer(self) -> None:
+        """The lease ends and commands wait, before anybody is told to take over; `abandon_transfer` undoes it."""
+        self.transferring = True
+
+    def abandon_transfer(self) -> None:
+        self.transferring = False
+
+    def hand_over(self, to: str) -> bool:
+        """Tell `to` to campaign now; False: it has not caught up, or is not connected."""
+        peer = Peer(to)
+        if self.role != "leader" or not self.connected(to) or self.lag(to) != 0:
+            return False
+        self.journal.sync()
+        self.transferLeadership(peer)
+        return True
+
+    # Messages.
+
+    def _SyncObj__onMessageReceived(self, node: Peer, message: Message) -> None:  # noqa: N802
+        if node not in self.otherNodes:
+            return
+        kind = message["type"]
+        if kind == "append_entries":
+            self._on_append(node, message)
+        elif kind == "next_node_idx":
+            self._on_progress(node, message)
+        elif kind == "pre_vote":
+            self._on_question(node, message)
+        elif kind == "pre_vote_answer":
+            self._on_answer(node, message)
+        elif kind == "higher_term":
+            self._adopt(message["term"])
+        elif kind == "request_vote" and not (self._may_vote() and self.is_voter):
+            return
+        elif kind in _RAFTS_OWN:
+            self._plainly(node, message)
+        else:
+            self._other(node.id, message)
+
+    def _plainly(self, node: Peer, message: Message) -> None:
+        SyncObj._SyncObj__onMessageReceived(self, node, message)
+
+    def _outgoing(self, node: Peer, message: Message) -> None:
+        """What every message of Raft needs before it leaves: what it promises is durable."""
+        kind = message["type"]
+        if kind == "append_entries":
+            message["at"] = int(clock.monotonic() * 1e6)
+        elif kind == "next_node_idx":
+            self.journal.sync()
+            message["term"] = self.term
+            message["echo"] = self._stamps.get(node.id, 0)
+        elif kind in ("request_vote", "response_vote"):
+            self.journal.sync()
+
+    def _on_progress(self, node: Peer, message: Message) -> None:
+        """A follower's answer. One of an earlier term says nothing about its log of today."""
+        if message["term"] != self.term or self._SyncObj__raftState != _LEADER:
+            return
+        self._acknowledged[node.id] = max(self._acknowledged.get(node.id, 0.0), message["echo"] / 1e6)
+        self._plainly(node, message)
+        if message["reset"]:
+            self._SyncObj__newAppendEntriesTime = 0.0  # it waits for what it lacks
+
+    def _on_question(self, node: Peer, message: Message) -> None:
+        now = clock.monotonic()
+        hears = self._hears_leader(now)
+        waited = now - self._election.started_at > self.timings.fresh_wait_s
+        if self.fresh and not hears and not self._may_vote() and waited:
+            # The others cannot do without us. Whatever we voted in before we forgot, these terms are beyond it.
+            self._adopt(max(self.term, self.highest_term, message["term"]) + _SKIPPED_TERMS)
+            self._no_longer_fresh()
+        mine = Log(self.journal[-1][2], self.journal[-1][1])
+        voter = Voter(self.term, self._SyncObj__votedForNodeId, mine, hears, self._may_vote() and self.is_voter)
+        theirs = Log(message["last_log_term"], message["last_log_index"])
+        granted = elections.grants(voter, node.id, message["term"], theirs)
+        answer = {"type": "pre_vote_answer", "term": self.term, "round": message["round"], "granted": granted}
+        self._SyncObj__transport.send(node, answer)
+
+    def _on_answer(self, node: Peer, message: Message) -> None:
+        voters = len(self.otherNodes) + 1
+        if self._SyncObj__raftState == _LEADER:
+            return
+        self._election.answered(node.id, message["round"], granted=message["granted"], voters=voters)
+        if not message["granted"] and not self._hears_leader(clock.monotonic()):
+            self._adopt(message["term"])
+
+    def _adopt(self, term: int) -> None:
+        """There was a later term: whoever led in an earlier one leads no more."""
+        self.highest_term = max(self.highest_term, term)
+        if term > self.term:
+            self._SyncObj__setCurrentTerm(term, None)
+            self._SyncObj__setState(_FOLLOWER)
+            self._SyncObj__raftLeader = None
+
+    # The log.
+
+    def _SyncObj__doApplyCommand(self, entry: bytes) -> machine.Reply:  # noqa: N802
+        """Every committed entry passes here once, on every member, and nothing may raise."""
+        founded = bool(self.state["cluster"])
+        self.state, reply = entries.apply(self.state, entry, self.applied_index + 1)
+        if not founded and self.state["cluster"]:
+            self._founded = True  # followed after the tick: PySyncObj is in the middle of its list of voters
+        return reply
+
+    def _SyncObj__parseChangeClusterRequest(self, entry: bytes) -> list[Any] | None:  # noqa: N802
+        change = entries.change_in(entry)
+        return None if change is None else [change.verb, change.id, Peer(change.id, change.address)]
+
+    def _SyncObj__doChangeCluster(self, request: list[Any], reverse: bool = False) -> bool:  # noqa: N802
+        """As soon as the entry is in the log. A leader does not take itself out: it hands over first."""
+        if request[1] != self.me:
+            return bool(super()._SyncObj__doChangeCluster(request, reverse))
+        if self._SyncObj__raftState != _LEADER:
+            self.is_voter = (request[0] == "add") != reverse
+        return False
+
+    def _follow_membership(self) -> None:
+        """Voters from the applied state and the entries behind it."""
+        voters = entries.voters(self.state, self._founders)
+        first = self.journal.position(self.applied_index + 1)
+        for entry, _, _ in self.journal[first:] if first is not None else []:
+            change = entries.change_in(entry)
+            voters = change.to_voters(voters) if change else voters
+        self.is_voter = self.me in voters
+        self._SyncObj__updateClusterConfiguration(
+            [Peer(id, address) for id, address in voters.items() if id != self.me]
+        )
+        for peer in self.otherNodes:
+            self._SyncObj__lastResponseTime.setdefault(peer, clock.monotonic())
+
+    def _lost_sight(self, index: int) -> None:
+        """Commands up to here were applied inside a snapshot, or not: their proposers cannot be told."""
+        waiting = self._SyncObj__commandsWaitingCommit
+        for place in [place for place in waiting if place <= index]:
+            for _, callback in waiting.pop(place):
+                callback(None, FAIL_REASON.UNKNOWN_OUTCOME)
+
+    def _checkCommandsToApply(self) -> None:  # noqa: N802
+        """Commands wait while the leadership moves: the one that takes over is to have the whole log."""
+        if not self.transferring:
+            super()._checkCommandsToApply()
+
+    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
+        """A full disk does not end a member for a file that it can do without."""
+        now = clock.monotonic()
+        if now < self._compact_at:
+            return
+        try:
+            super()._SyncObj__tryLogCompaction()
+        except DiskFailed as failure:
+            _log.warning("%s", failure)
+            self._compact_at = now + _COMPACT_AGAIN_S
+
+    def _write_snapshot(self, path: str, data: tuple[Any, ...]) -> None:
+        """PySyncObj calls it with a temporary name: (last applied entry, the one before it, voters)."""
+        try:
+            snapshot.write(Path(path), Snapshot(self.state, data[0], data[1]))
+        except OSError as error:
+            _log.warning("the snapshot cannot be written: %s", error.strerror)
+            self._compact_at = clock.monotonic() + _COMPACT_AGAIN_S
+            raise
+
+    def close(self) -> None:
+        """Connections and files. The journal is made durable."""
+        self._doDestroy()
+
+
+def _callback(done: Done) -> Callable[[machine.Reply | None, int], None]:
+    def finished(reply: machine.Reply | None, reason: int) -> None:
+        if reason == FAIL_REASON.SUCCESS:
+            done(reply, "applied")
+        else:
+            done(None, "not_applied" if reason in _NEVER_APPLIED else "unknown")
+
+    return finished
+
+
+def _never(_path: str) -> None:
+    raise AssertionError("PySyncObj loads no snapshot here")
