@@ -171,6 +171,13 @@ class FakeApi:
                 "write_index": 9,
                 "members": self.members,
             }
+        if call.path == "/cluster/transfer":
+            return 200, {"leader": "127.0.0.1:8001", "former": "127.0.0.1:8000", "to": call.json.get("to")}
+        if call.path == "/cluster/members" and call.method == "POST":
+            host, port = call.json["address"], call.json["port"]
+            return 200, {"id": f"{host}-{port}", "address": f"{host}:{port}"}
+        if call.path.startswith("/cluster/members/"):
+            return 204, None
         if call.path == "/health":
             return 200, {"status": "healthy", "parts": {"database": {"status": "up", "latency_ms": 0.2}}}
         return 404, {"code": "not_found", "detail": f"no {call.path}", "status": 404}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from cli import app_commands, platform_commands, release_commands
+from cli import app_commands, cluster_commands, platform_commands, release_commands
 from cli.session import Group, run
 
 VERSION = "0.1.0"
@@ -40,6 +40,7 @@ for _command in (
     app_commands.env,
     app_commands.logs,
     app_commands.open_app,
+    cluster_commands.cluster,
     platform_commands.status,
     platform_commands.doctor,
     platform_commands.login,

@@ -166,6 +166,21 @@ def test_ps_shows_dashes_for_what_nobody_measured_and_exits_3_when_unhealthy(omn
     assert omni("ps", "web", "--json").code == 3
 
 
+def test_cluster_shows_and_changes_who_leads_and_who_is_in(omni: Omni, api: FakeApi) -> None:
+    api.members = [{"id": "127.0.0.1-8000", "address": "127.0.0.1:8000", "role": "leader", "reachable": True}]
+    shown = omni("cluster", "status")
+    assert shown.code == 0, shown.err
+    assert "127.0.0.1-8000" in shown.out
+    assert omni("cluster", "transfer", "--to", "127.0.0.1-8001").out.startswith("127.0.0.1:8001 leads")
+    assert omni("cluster", "add", "10.0.0.9", "8000", "--json").json["id"] == "10.0.0.9-8000"
+    assert omni("cluster", "remove", "10.0.0.9-8000").code == 0
+    assert [(call.method, call.path) for call in api.writes()] == [
+        ("POST", "/cluster/transfer"),
+        ("POST", "/cluster/members"),
+        ("DELETE", "/cluster/members/10.0.0.9-8000"),
+    ]
+
+
 def test_status_and_doctor_exit_3_when_something_is_down(
     omni: Omni, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
