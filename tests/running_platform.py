@@ -5,6 +5,7 @@ Owns starting, stopping and looking at it from outside. Speaks to it over HTTP o
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -53,10 +54,13 @@ def archive(folder: Path, **extra: str) -> bytes:
     return out.getvalue()
 
 
+_BLOCK, _RAFT_OFFSET = 10, 5
+
+
 def free_ports(count: int) -> list[int]:
-    """A run of neighbouring free ports."""
-    for first in range(18000 + os.getpid() % 800 * 10, 29000, 10):
-        if all(_is_free(port) for port in range(first, first + count)):
+    """A run of neighbouring free ports; those of Raft, `_RAFT_OFFSET` further on, are free too."""
+    for first in range(18000 + os.getpid() % 800 * _BLOCK, 29000, _BLOCK):
+        if all(_is_free(port) for port in range(first, first + _BLOCK)):
             return list(range(first, first + count))
     raise AssertionError("no free ports")
 
@@ -69,7 +73,7 @@ def _is_free(port: int) -> bool:
 
 @dataclass
 class Platform:
-    """A running platform. `members` are base URLs, the leader first."""
+    """A running platform. `members` are base URLs in the order of `instances`; who leads is asked, not known."""
 
     state: Path
     config: dict[str, Any]
@@ -78,8 +82,9 @@ class Platform:
 
     @classmethod
     def prepared(
-        cls, folder: Path, members: int = 2, environment: dict[str, str] | None = None, **keys: Any
+        cls, folder: Path, members: int = 3, environment: dict[str, str] | None = None, **keys: Any
     ) -> Platform:
+        assert members < _RAFT_OFFSET, "more members need a wider block of ports"
         ports = free_ports(members + 1)
         nodes = [{"port": port, "address": "127.0.0.1"} for port in ports[:members]]
         config = {
@@ -87,6 +92,7 @@ class Platform:
             "address": "127.0.0.1",
             "highlight_sql": False,
             "instances": nodes,
+            "raft_port_offset": _RAFT_OFFSET,
             "ingress": {"port": ports[members]},
             "agent": {"port_base": 30000 + (ports[0] % 50) * 500, "port_count": 200},
             **keys,
@@ -138,6 +144,23 @@ class Platform:
 
     def api(self, member: int = 0, token: str | None = None) -> Api:
         return Api(self.members[member], token or self.token)
+
+    def leader(self, timeout_s: float = 30) -> int:
+        """Which member leads, as a member that answers says; waits while an election runs."""
+        return wait_for(self._leader, "a leader", timeout_s)[0]
+
+    def followers(self) -> list[int]:
+        leader = self.leader()
+        return [member for member in range(len(self.members)) if member != leader]
+
+    def _leader(self) -> list[int]:
+        netlocs = [f"{node['address']}:{node['port']}" for node in self.config["instances"]]
+        for member in range(len(self.members)):
+            with contextlib.suppress(httpx.HTTPError):
+                found = self.api(member)("GET", "/cluster/status", timeout=3).json()
+                if found.get("leader") in netlocs:
+                    return [netlocs.index(found["leader"])]
+        return []
 
     def open(self, app: dict[str, Any], path: str = "/", **options: Any) -> httpx.Response:
         """A request to an app through the ingress, as a browser would send it."""

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.story, pytest.mark.slow]
 
 @pytest.mark.parametrize("example", ["python-flask", "node-web", "static-site"])
 def test_a_real_app_is_built_served_and_measured(platform: Platform, example: str) -> None:
-    api, follower = platform.api(0), platform.api(1)
+    api, follower = platform.api(platform.leader()), platform.api(platform.followers()[0])
     app = follower.create(example)
     build = follower.built(example, "1", archive(EXAMPLES / example))
     log = "\n".join(line["line"] for line in api.ok("GET", build["links"]["logs"])["items"])
@@ -41,7 +41,7 @@ def test_a_real_app_is_built_served_and_measured(platform: Platform, example: st
 
 
 def test_the_life_of_an_app(platform: Platform) -> None:
-    api, follower = platform.api(0), platform.api(1)
+    api, follower = platform.api(platform.leader()), platform.api(platform.followers()[0])
     name = "life"
     app = api.create(name, health_check={"type": "http", "path": "/healthz"})
     assert app["status"] == "created"
