@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.test import Client
 
 from accounts.models import Org
 from consensus import fence
 from consensus.fake import FakeLease
 from consensus.models import StoredReply
+from omni.kernel.errors import OutcomeUnknown
 from omni.kernel.models import Event
 from omni.testing.factories import make_org, make_token
 
@@ -71,6 +73,24 @@ def test_the_same_key_with_another_body_is_refused(api: Api) -> None:
 def test_a_refusal_is_not_kept_under_the_key(api: Api) -> None:
     assert api("POST", "/orgs", {"name": "home"}, Idempotency_Key="k").status_code == 409
     assert StoredReply.objects.count() == 0
+
+
+def test_an_unknown_outcome_stays_unknown_when_the_database_is_gone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def stored(self: Any) -> None:
+        asked.append("stored")
+        if len(asked) > 1:
+            raise OperationalError(2006, "gone")
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise OutcomeUnknown("the connection broke while committing")
+
+    monkeypatch.setattr("omni.rest.writes._Key.stored", stored)
+    monkeypatch.setattr("omni.rest.writes.gate.run", broken)
+    answer = api("POST", "/orgs", {"name": "acme"}, Idempotency_Key="k")
+    assert answer.status_code == 504
+    assert answer["Omni-Outcome"] == "unknown"
 
 
 def test_a_key_belongs_to_its_principal(api: Api, org: Org) -> None:

@@ -109,13 +109,21 @@ def perform(
 
     try:
         reply, at = gate.run(in_gate, actor=actor, cause=cause)
-    except (OmniError, IntegrityError):
+    except (OmniError, IntegrityError) as refusal:
         # the same key may have won at the same moment: then its answer is ours
-        if key is not None and (stored := key.stored()) is not None:
+        if key is not None and (stored := _kept(key, refusal)) is not None:
             return stored
         raise
     index.seen(at)
     return _answer(dumps(reply.data), reply.status, at, reply.etag, reply.location, reply.headers)
+
+
+def _kept(key: _Key, refusal: Exception) -> Response | None:
+    """The key's answer. A database that cannot be asked changes nothing about what is known: then `refusal` stands."""
+    try:
+        return key.stored()
+    except Error:
+        raise refusal from None
 
 
 def _answer(
