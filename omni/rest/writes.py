@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.db import IntegrityError, connection
+from django.db import Error, IntegrityError, connection
 from rest_framework.request import Request
 from rest_framework.response import Response
 
