@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf
+from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf, syncobj
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 from pysyncobj.version import VERSION
@@ -38,6 +38,8 @@ _log = logging.getLogger("omni.raft")
 _TESTED_WITH = "0.3.17"
 if VERSION != _TESTED_WITH:
     raise ImportError(f"consensus.raft.core was made for pysyncobj {_TESTED_WITH} and its private names, not {VERSION}")
+# Its own clock is CLOCK_MONOTONIC_RAW, which runs apart from everybody else's.
+syncobj.monotonicTime = clock.monotonic
 
 _FOLLOWER, _CANDIDATE, _LEADER = 0, 1, 2
 _NEVER_APPLIED = {
@@ -243,7 +245,7 @@ class Core(Replication, SyncObj):  # type: ignore[misc]
         return self.journal.meta.fresh
 
     def connected(self, peer: str) -> bool:
-        return self.isNodeConnected(Peer(peer))
+        return bool(self.isNodeConnected(Peer(peer)))
 
     def lag(self, peer: str) -> int | None:
         """How many entries the peer is behind, on the leader."""

@@ -11,6 +11,10 @@ import logging
 import os
 import sys
 
+if __name__ == "__main__":
+    # PySyncObj imports it for passwords, which we have no use for: 7 MiB for the life of the process.
+    sys.modules["cryptography"] = None  # type: ignore[assignment]
+
 from consensus.raft.journal import DiskFailed
 from consensus.raft.member import RaftMember
 from consensus.raft.replication import Diverged
@@ -47,7 +51,7 @@ def main(arguments: list[str]) -> int:
         _log.critical("Raft stops, for it can no longer keep what it promises: %s", failure)
         return EXIT_DISK
     except OSError as error:
-        _log.critical("Raft cannot start at %s:%d: %s", *settings.listen, error)
+        _log.critical("Raft cannot start at %s:%d: %s", *settings.listen, error.strerror or error)
         return EXIT_PORT
 
 
