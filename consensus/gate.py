@@ -132,7 +132,7 @@ def run(
         try:
             result = _once(tx, verb, held, using)
         except OperationalError as error:
-            if attempt == _TRIES or not error.args or error.args[0] not in _RETRYABLE:
+            if attempt == _TRIES or not _another_try(error, attempt, connections[using]):
                 raise DatabaseUnavailable(f"the database refused the transaction: {_brief(error)}") from error
             time.sleep(random.uniform(0.005, 0.03) * attempt)  # noqa: S311
             continue
@@ -203,6 +203,17 @@ def _once(tx: Transaction, verb: Callable[[Transaction], Result], held: Held, us
         if committing and not (error.args and error.args[0] in _RETRYABLE):
             raise OutcomeUnknown(f"the connection broke while committing: {_brief(error)}") from error
         raise
+
+
+def _another_try(error: OperationalError, attempt: int, connection: BaseDatabaseWrapper) -> bool:
+    """Whether the whole transaction, of which nothing was committed, is worth another run; once on another server."""
+    if error.args and error.args[0] in _RETRYABLE:
+        return True
+    elsewhere = getattr(connection, "may_ask_elsewhere", None)
+    if attempt > 1 or elsewhere is None or not elsewhere(error):
+        return False
+    connection.close()
+    return True
 
 
 def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:

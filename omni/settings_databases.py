@@ -18,8 +18,8 @@ def databases(config: Config) -> dict[str, dict[str, Any]]:
     if config.role in ("raft", "worker", "agent", "ingress"):
         return {}  # Django's dummy backend: these processes hold no database credentials
     return {
-        "default": _entry(config.database, synchronous="FULL"),
-        "telemetry": _entry(config.telemetry_database, synchronous="NORMAL"),
+        "default": _entry(config.database, config.role, synchronous="FULL"),
+        "telemetry": _entry(config.telemetry_database, config.role, synchronous="NORMAL"),
     }
 
 
@@ -28,7 +28,7 @@ def shares_schema(config: Config) -> bool:
     return config.telemetry_database == config.database
 
 
-def _entry(database: DatabaseConfig, *, synchronous: str) -> dict[str, Any]:
+def _entry(database: DatabaseConfig, role: str, *, synchronous: str) -> dict[str, Any]:
     # No health check per request (a round trip for each of two connections): omni.front.connections checks idle ones.
     common = {"ATOMIC_REQUESTS": False, "CONN_MAX_AGE": _CONNECTION_AGE_S, "CONN_HEALTH_CHECKS": False}
     if database.engine == "sqlite":
@@ -43,19 +43,24 @@ def _entry(database: DatabaseConfig, *, synchronous: str) -> dict[str, Any]:
             "CONN_MAX_AGE": None,
         }
     _choose_driver()
+    # Short where another server can do it; a command (migrate, backup) may wait for one long statement.
+    short = database.several_servers and role != "command"
+    silence_s, lock_wait_s = (6, 4) if short else (30, 10)
     options = {
         "charset": "utf8mb4",
         "collation": "utf8mb4_unicode_ci",
         "isolation_level": "read committed",
         "init_command": "SET SESSION sql_mode='STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
-        "innodb_lock_wait_timeout=10",
-        "connect_timeout": 3,
-        "read_timeout": 30,
-        "write_timeout": 30,
-        **dict(database.options),
+        f"innodb_lock_wait_timeout={lock_wait_s}",
+        "connect_timeout": 1 if database.several_servers else 3,
+        "read_timeout": silence_s,
+        "write_timeout": silence_s,
+        **{name: int(value) if value.isdecimal() else value for name, value in database.options},
     }
     if database.socket:
         options["unix_socket"] = database.socket
+    if database.several_servers:
+        options["servers"] = database.hosts
     return {
         "ENGINE": "omni.mysql",
         "NAME": database.name,

@@ -24,10 +24,10 @@ class DjangoThreads:
     """`threads` requests are computed at once; more wait in line."""
 
     def __init__(self, threads: int) -> None:
-        from omni.front.connections import check_idle
+        from omni.front.connections import caught_up, check_idle
         from omni.wsgi import application  # sets Django up, which the rest needs
 
-        self._handler, self._check_idle_connections = application, check_idle
+        self._handler, self._check_idle_connections, self._caught_up = application, check_idle, caught_up
         self._lean: Any = import_module(settings.OMNI_LEAN_READS) if settings.OMNI_LEAN_READS else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="django")
 
@@ -44,6 +44,10 @@ class DjangoThreads:
 
     def _respond(self, environ: dict[str, Any]) -> Any:
         self._check_idle_connections()
+        with self._caught_up(environ):
+            return self._answered(environ)
+
+    def _answered(self, environ: dict[str, Any]) -> Any:
         if self._lean is not None and self._lean.takes(environ):
             return self._lean.respond(environ)
         try:

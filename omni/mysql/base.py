@@ -3,7 +3,8 @@
 Owns how a transaction begins on the wire, and that several statements may share a packet (`omni.kernel.pipeline`).
 Django says `SET autocommit=0` before a transaction and `SET autocommit=1` after it, two round trips beside those that
 the work needs. Here the session stays in autocommit; START TRANSACTION goes ahead of the first statement in the same
-packet, and COMMIT or ROLLBACK ends it. A transaction without a statement says nothing at all. Knows nothing of ours.
+packet, and COMMIT or ROLLBACK ends it. A transaction without a statement says nothing at all. With several servers
+(`servers`) a connection is made to the one in use, and one that is lost is told to all threads.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.backends.mysql import base
-from django.db.utils import IntegrityError
+from django.db.utils import DatabaseError, IntegrityError
 from MySQLdb import OperationalError
 from MySQLdb.constants import CLIENT
+
+from omni.kernel import clock
+from omni.mysql import servers
+from omni.mysql.servers import Server, Servers
 
 _BEGIN = "START TRANSACTION;\n"
 
@@ -58,6 +63,7 @@ class CursorWrapper(base.CursorWrapper):
         """
         if error.args[0] in self.codes_for_integrityerror:
             return IntegrityError(*error.args)
+        self._owner.note(error)
         if self._owner.in_atomic_block:
             self._owner.needs_rollback = True
         return error
@@ -65,11 +71,49 @@ class CursorWrapper(base.CursorWrapper):
 
 class DatabaseWrapper(base.DatabaseWrapper):
     begin_pending = False  # Django believes in a transaction, the server has not heard of it yet
+    choice: Servers | None = None  # when there are several
+    server: Server | None = None  # whose connection this is
+    server_since = 0.0
 
     def get_connection_params(self) -> dict[str, Any]:
         params: dict[str, Any] = super().get_connection_params()
         params["client_flag"] |= CLIENT.MULTI_STATEMENTS
         return params
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        hosts = conn_params.pop("servers", None)
+        if not hosts:
+            return super().get_new_connection(conn_params)
+        self.choice, self.server_since = servers.of(hosts), clock.monotonic()
+
+        def open_one(server: Server) -> Any:
+            made = super(DatabaseWrapper, self).get_new_connection(
+                {**conn_params, "host": server.host, "port": server.port}
+            )
+            try:
+                servers.check_ready(made)
+            except BaseException:
+                made.close()
+                raise
+            return made
+
+        connection, self.server = self.choice.connect(open_one, OperationalError)
+        return connection
+
+    def note(self, error: Exception) -> None:
+        """One of several servers failed: no thread goes on with its connection to it."""
+        if self.may_ask_elsewhere(error) and self.choice is not None and self.server is not None:
+            self.choice.lost(self.server, error)
+
+    def may_ask_elsewhere(self, error: Exception) -> bool:
+        """Whether another server may well do what this one failed to do."""
+        return self.choice is not None and bool(error.args) and error.args[0] in servers.LOST
+
+    @property
+    def is_on_lost_server(self) -> bool:
+        if self.choice is None or self.server is None:
+            return False
+        return self.choice.is_lost(self.server, self.server_since)
 
     def create_cursor(self, name: str | None = None) -> CursorWrapper:
         return CursorWrapper(self.connection.cursor(), self)
@@ -81,7 +125,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _commit(self) -> None:
         if not self.begin_pending:
-            super()._commit()  # type: ignore[misc]
+            try:
+                super()._commit()  # type: ignore[misc]
+            except DatabaseError as error:
+                self.note(error)
+                raise
             self.begin_pending = not self.autocommit
 
     def _rollback(self) -> None:
