@@ -221,8 +221,8 @@ class Keys(Section):
     state_dir: str = key("var", "everything that Omni writes; relative to config.json's folder", variable="OMNI_STATE")
     database_url: SecretStr = key(
         SecretStr(""),
-        "`mysql://user:password@host:3306/name`, of a Galera cluster `…@h1:3306,h2:3306,h3:3306/name`; empty: SQLite in the "
-        "state directory",
+        "`mysql://user:password@host:3306/name`, of a Galera cluster `…@h1:3306,h2:3306,h3:3306/name`; empty: SQLite "
+        "in the state directory",
     )
     telemetry_database_url: SecretStr = key(SecretStr(""), "database of logs and samples; empty: like `database_url`")
     broker_url: SecretStr = key(SecretStr(""), "`redis://:password@host:6379/0`; empty: a Valkey of our own")
