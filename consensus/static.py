@@ -14,7 +14,7 @@ LEASE_S = 2.0  # how far each answer reaches; the daemon renews it many times in
 _TERM = 1
 
 
-@dataclass
+@dataclass(slots=True)
 class StaticLease:
     """`me` is `"<host>:<port>"`. Holds after `grant`."""
 

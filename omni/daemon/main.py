@@ -10,13 +10,12 @@ import contextlib
 import logging
 import signal
 import time
-from importlib.util import find_spec
 
 from django.conf import settings
 
 from consensus import gate
 from consensus.elected import ElectedLease
-from consensus.lease import Candidacy, ConsensusUnavailable, Held, NotHeld
+from consensus.lease import Candidacy, ConsensusUnavailable
 from consensus.page import PageWriter
 from consensus.raft.client import CommandRefused, CommandUnknown, RaftClient
 from consensus.raft.page import RaftPage
@@ -64,24 +63,10 @@ class LeaderWork:
             loop.join(max(0.0, until - clock.monotonic()))
 
 
-class _Follower(StaticLease):
-    """Until the Raft process is part of the platform: the first member leads."""
-
-    def __init__(self, me: str, leader: str) -> None:
-        super().__init__(me)
-        self._leader = leader
-
-    def term(self) -> int | None:
-        return None
-
-    def current(self) -> Held | NotHeld:
-        return NotHeld(self._leader)
-
-
 class Daemon:
     def __init__(self) -> None:
         config = self._config = settings.CONFIG
-        self._elected = len(config.members) > 1 and find_spec("consensus.raft.__main__") is not None
+        self._elected = len(config.members) > 1
         self._stopping = False
         self._ticked_at = clock.monotonic()
         self._client = RaftClient(config.socket_path(f"raft-{config.me.port}"))
@@ -96,8 +81,7 @@ class Daemon:
     def _lease(self) -> Candidacy:
         me = self._config.me
         if not self._elected:
-            first = self._config.members[0]
-            return StaticLease(me.netloc) if me == first else _Follower(me.netloc, first.netloc)
+            return StaticLease(me.netloc)
         return ElectedLease(me.netloc, RaftPage(self._config.node_dir(me) / "raft.page"))
 
     def run(self) -> None:

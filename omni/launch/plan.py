@@ -82,6 +82,11 @@ def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[st
     }
 
 
+def _ingress_ports(config: Config) -> list[tuple[str, int, str]]:
+    ports = [(config.ingress.port, "ingress"), (config.ingress.https_port, "ingress (HTTPS)")]
+    return [(config.ingress_address, port, what) for port, what in ports if port]
+
+
 def _member(member: Member) -> dict[str, Any]:
     return {"id": member.id, "port": member.port, "address": member.address, "netloc": member.netloc, "url": member.url}
 
@@ -143,7 +148,7 @@ def node(config: Config, member: Member, *, restart: bool) -> ProcessSpec:
 
 def elects(config: Config) -> bool:
     """Whether the members agree on a leader by Raft; a single one has nobody to agree with."""
-    return len(config.members) > 1 and importlib.util.find_spec("consensus.raft.__main__") is not None
+    return len(config.members) > 1
 
 
 def node_processes(config: Config, member: Member, *, sql: bool) -> list[ProcessSpec]:
@@ -287,8 +292,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-def _ingress_ports(config: Config) -> list[tuple[str, int, str]]:
-    ports = [(config.ingress.port, "ingress"), (config.ingress.https_port, "ingress (HTTPS)")]
-    return [(config.ingress_address, port, what) for port, what in ports if port]

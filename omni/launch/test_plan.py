@@ -45,13 +45,40 @@ def test_every_process_of_this_machine_is_planned(tmp_path: Path) -> None:
     wanted = {"migrate", "broker", "worker", "ingress"}
     for member in MEMBERS:
         node = f"node-{member['port']}"
-        wanted |= {node, f"{node}/web", f"{node}/daemon", f"{node}/agent"}
+        wanted |= {node, f"{node}/raft", f"{node}/web", f"{node}/daemon", f"{node}/agent"}
     assert set(specs(built)) == wanted
     for mark, spec in specs(built).items():
         environment = spec.environment({})
         assert environment["OMNI_PROCESS"] == mark
         assert environment["OMNI_STATE"] == str(tmp_path / "state")
         assert spec.group == ("/" not in mark), "a node's processes share its group, all others have their own"
+
+
+def test_one_node_alone_runs_no_raft(tmp_path: Path) -> None:
+    built = plan.build(load(tmp_path, instances=MEMBERS[:1]))
+    assert "node-8000/raft" not in specs(built)
+    assert not [entry for entry in built["ports"] if "Raft" in entry[2]]
+
+
+def test_a_node_hands_its_leadership_over_before_its_web_server_ends_and_raft_goes_last(tmp_path: Path) -> None:
+    built = specs(plan.build(load(tmp_path)))
+    order = {role: built[f"node-8000/{role}"].stop_order for role in ("daemon", "web", "agent", "raft")}
+    assert order["daemon"] < order["web"] == order["agent"] < order["raft"]
+    (tmp_path / "alone").mkdir()
+    alone = specs(plan.build(load(tmp_path / "alone", instances=MEMBERS[:1])))
+    assert alone["node-8000/web"].stop_order < alone["node-8000/daemon"].stop_order, "open requests need the lease"
+
+
+def test_a_taken_raft_port_is_told_like_any_other(tmp_path: Path) -> None:
+    built = plan.build(load(tmp_path))
+    assert ("127.0.0.1", 18002, "Raft of node 127.0.0.1:8002") in built["ports"]
+
+
+def test_raft_is_given_the_cluster_secret_and_nothing_else_that_is_secret(tmp_path: Path) -> None:
+    built = specs(plan.build(load(tmp_path, SECRETS)))
+    environment = built["node-8000/raft"].environment(SECRETS | {"PATH": "/bin"})
+    assert set(SECRETS) & set(environment) == {"OMNI_CLUSTER_SECRET"}
+    assert config.load(None, environment).role == "raft"
 
 
 def test_members_of_other_hosts_are_not_started_here(tmp_path: Path) -> None:
