@@ -52,7 +52,7 @@ class Transaction:
     events: list[EventDraft] = field(default_factory=list)
     write_index: int | None = None  # known once the fence has numbered the transaction
     before_fence: list[Statement] = field(default_factory=list)  # writes whose results the verb does not need
-    after_fence: list[Statement] = field(default_factory=list)  # rows that carry the number (`fence.INDEX`)
+    after_fence: list[Statement] = field(default_factory=list)  # kept answers, with the number (`fence.INDEX`)
     after_commit: list[Callable[[], None]] = field(default_factory=list)  # effects that may be lost
     _wrote: bool = False
 
@@ -77,11 +77,12 @@ class Transaction:
 
     @property
     def dirty(self) -> bool:
-        return self.writes or bool(self.events)
+        return self.writes or bool(self.events) or bool(self.after_fence)
 
     @property
     def writes(self) -> bool:
-        return self._wrote or bool(self.before_fence) or bool(self.after_fence)
+        """Whether the verb changed rows; a kept answer alone is no change."""
+        return self._wrote or bool(self.before_fence)
 
 
 @dataclass(slots=True)

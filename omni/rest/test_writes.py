@@ -14,7 +14,7 @@ from consensus.fake import FakeLease
 from consensus.models import StoredReply
 from omni.kernel.errors import OutcomeUnknown
 from omni.kernel.models import Event
-from omni.testing.factories import make_org, make_token
+from omni.testing.factories import make_app, make_org, make_token
 
 pytestmark = [pytest.mark.django_db(databases=["default", "telemetry"]), pytest.mark.usefixtures("fence")]
 
@@ -91,6 +91,14 @@ def test_an_unknown_outcome_stays_unknown_when_the_database_is_gone(api: Api, mo
     answer = api("POST", "/orgs", {"name": "acme"}, Idempotency_Key="k")
     assert answer.status_code == 504
     assert answer["Omni-Outcome"] == "unknown"
+
+
+def test_a_write_that_changes_nothing_keeps_its_answer(api: Api, org: Org) -> None:
+    make_app(org, "same", instances=1)
+    first = api("POST", "/app/same/scale", {"instances": 1}, Idempotency_Key="k")
+    again = api("POST", "/app/same/scale", {"instances": 1}, Idempotency_Key="k")
+    assert first.status_code == again.status_code == 202, first.content
+    assert again["Omni-Replayed"] == "true"
 
 
 def test_a_key_belongs_to_its_principal(api: Api, org: Org) -> None:

@@ -168,10 +168,9 @@ class _Key:
         """Have the gate write the answer behind the fence, in place of one that is too old to be replayed."""
         oldest = tx.at - dt.timedelta(seconds=settings.CONFIG.timings.idempotency_ttl_s)
         adapt = connection.ops.adapt_datetimefield_value
-        tx.before_fence.append(Statement(_FORGET, [self.scope, adapt(oldest)]))
         body = seal(dumps(reply.data).decode())
         values = [self.scope, self.fingerprint, reply.status, body, reply.etag, reply.location, adapt(tx.at)]
-        tx.after_fence.append(Statement(_KEEP, values))
+        tx.after_fence += [Statement(_FORGET, [self.scope, adapt(oldest)]), Statement(_KEEP, values)]
 
 
 def key_scope(request: Request) -> str:
