@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from typing import Any
@@ -12,16 +13,15 @@ from after_import import patch
 
 
 def _change(fence: Any) -> None:
-    right = fence.advance
+    right = fence.advancing
 
-    def advance(connection: Any, epoch: int) -> int | None:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT epoch FROM consensus_fence WHERE id = 1 FOR UPDATE")
-            current = int(cursor.fetchone()[0])
-        found: int | None = right(connection, current)
-        return found
+    def advancing(connection: Any, epoch: int, check: Any) -> Any:
+        statement = right(connection, epoch, check)
+        condition = " AND epoch = %s"
+        assert condition in statement.sql and list(statement.params) == [epoch], "the fence has changed: so must this"
+        return dataclasses.replace(statement, sql=statement.sql.replace(condition, ""), params=[])
 
-    fence.advance = advance
+    fence.advancing = advancing
 
 
 patch("consensus.fence", _change)
