@@ -31,6 +31,9 @@ from omni.kernel.errors import Malformed, NotFound, NotLeader, OmniError, StaleR
 _LOCAL_WRITES = re.compile(r"/agent/(logs|samples|requests)|/internal/builds/\d+/logs|/admin/login/|/admin/logout/")
 _LARGE_BODIES = re.compile(r"/agent/.*|/internal/.*")
 _LARGE_BODY = 32 << 20
+# Reads that never wait for the database; on threads of their own they do not wait for those that do, either.
+_ASIDE = re.compile(r"/health(/ready)?|/cluster/(status|members)")
+_ASIDE_THREADS = 2
 _DISCARDED, _DISCARD_S = 64 << 20, 2.0
 _FIRST_PAUSE_S = 0.02
 _LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server that listens everywhere is reached
@@ -57,7 +60,7 @@ class Front:
     def _start(self) -> None:
         from omni.front.django_threads import DjangoThreads
 
-        self._django = DjangoThreads(_threads())
+        self._django, self._aside = DjangoThreads(_threads()), DjangoThreads(_ASIDE_THREADS)
         from django.conf import settings
 
         from consensus import gate
@@ -95,6 +98,7 @@ class Front:
                     await self._door.close()
                 await self._forwarder.close()
                 self._django.close()
+                self._aside.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -121,6 +125,8 @@ class Front:
             raise NotFound("There is no such path.", next="GET /docs")
         if request.path == "/health/live" and not request.is_write:
             return Answer(200, [("content-type", "application/json")], b'{"status":"live"}')
+        if not request.is_write and not request.query and _ASIDE.fullmatch(request.path):
+            return await self._aside.call(request)
         if following.is_stream(request):
             return await self._following.stream(request)
         if not request.is_write:
