@@ -17,21 +17,22 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf, syncobj
 from pysyncobj.node import Node
-from pysyncobj.transport import Transport
 from pysyncobj.version import VERSION
 
-from consensus.raft import elections, entries, machine, snapshot
-from consensus.raft.elections import Election, Log, Timings, Voter
+from consensus.raft import entries, machine, snapshot
+from consensus.raft.campaigning import Campaigning
+from consensus.raft.elections import Election, Timings
 from consensus.raft.entries import NO_OP, Change, make_change, make_command
 from consensus.raft.journal import DiskFailed, Journal
 from consensus.raft.messages import COMMAND_MAX, Message
 from consensus.raft.replication import Replication
 from consensus.raft.snapshot import Snapshot
 from consensus.raft.storage import Opened
+from consensus.raft.wire import Network, Wire
 from omni.kernel import clock
 
 _log = logging.getLogger("omni.raft")
@@ -39,9 +40,9 @@ _TESTED_WITH = "0.3.17"
 if VERSION != _TESTED_WITH:
     raise ImportError(f"consensus.raft.core was made for pysyncobj {_TESTED_WITH} and its private names, not {VERSION}")
 # Its own clock is CLOCK_MONOTONIC_RAW, which runs apart from everybody else's.
-syncobj.monotonicTime = clock.monotonic
+syncobj.monotonicTime = lambda: clock.monotonic()  # noqa: PLW0108 - tests replace it
 
-_FOLLOWER, _CANDIDATE, _LEADER = 0, 1, 2
+_CANDIDATE, _LEADER = 1, 2
 _NEVER_APPLIED = {
     FAIL_REASON.QUEUE_FULL,
     FAIL_REASON.MISSING_LEADER,
@@ -52,22 +53,9 @@ _NEVER_APPLIED = {
 _RAFTS_OWN = {"request_vote", "response_vote", "timeout_now", "apply_command", "apply_command_response"}
 _LATE_S = 0.03
 _COMPACT_AGAIN_S = 10.0
-_SKIPPED_TERMS = 1000
 
 Outcome = str  # "applied", "not_applied", "unknown"
 Done = Callable[[machine.Reply | None, Outcome], None]
-
-
-class Network(Protocol):
-    """What core sends through. Members are named by id; messages as PySyncObj makes them."""
-
-    def listen(
-        self, heard: Callable[[str, Message], None], up: Callable[[str], None], down: Callable[[str], None]
-    ) -> None: ...
-    def send(self, peer: str, message: Message) -> None: ...
-    def add(self, peer: str, address: str) -> None: ...
-    def drop(self, peer: str) -> None: ...
-    def close(self) -> None: ...
 
 
 class Peer(Node):  # type: ignore[misc]
@@ -77,46 +65,7 @@ class Peer(Node):  # type: ignore[misc]
         super().__init__(id, address=address)
 
 
-class _Wire(Transport):  # type: ignore[misc]
-    """PySyncObj's seam for a transport, put on a `Network`."""
-
-    def __init__(self, network: Network, outgoing: Callable[[Peer, Message], None]) -> None:
-        super().__init__(None, None, [])
-        self._network, self._outgoing = network, outgoing
-        self._peers: dict[str, Peer] = {}
-        network.listen(self._heard, self._up, self._down)
-
-    def addNode(self, node: Peer) -> None:  # noqa: N802
-        self._peers[node.id] = node
-        self._network.add(node.id, node.address)
-
-    def dropNode(self, node: Peer) -> None:  # noqa: N802
-        if self._peers.pop(node.id, None) is not None:
-            self._network.drop(node.id)
-            self._onNodeDisconnected(node)
-
-    def send(self, node: Peer, message: Message) -> bool:
-        self._outgoing(node, message)
-        self._network.send(node.id, message)
-        return True
-
-    def destroy(self) -> None:
-        self._network.close()
-
-    def _heard(self, peer: str, message: Message) -> None:
-        if peer in self._peers:
-            self._onMessageReceived(self._peers[peer], message)
-
-    def _up(self, peer: str) -> None:
-        if peer in self._peers:
-            self._onNodeConnected(self._peers[peer])
-
-    def _down(self, peer: str) -> None:
-        if peer in self._peers:
-            self._onNodeDisconnected(self._peers[peer])
-
-
-class Core(Replication, SyncObj):  # type: ignore[misc]
+class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]
     """`founders` are the configuration's members, `{id: Raft address}`: they count until the log says who is one.
 
     `other` gets the messages that are not Raft's. Call `step` for ever; everything happens inside it.
@@ -150,8 +99,8 @@ class Core(Replication, SyncObj):  # type: ignore[misc]
         self._polled_at = clock.monotonic()
         self._compact_at = 0.0
         self.is_voter = True
-        self._SyncObj__raftLeader: Peer | None
-        wire = _Wire(network, self._outgoing)
+        self._peer = Peer
+        wire = Wire(network, self._outgoing)
         SyncObj.__init__(self, Peer(me), [], self._conf(compact_after), nodeClass=Peer, transport=wire)
         self._restore(files.snapshot)
         self._follow_membership()
@@ -304,23 +253,6 @@ class Core(Replication, SyncObj):  # type: ignore[misc]
 
     # Leadership.
 
-    def _consider_campaign(self, now: float) -> None:
-        election = self._election
-        if self._SyncObj__raftState == _LEADER:
-            return
-        if self._SyncObj__transferInProgress and self.is_voter and not self.fresh:
-            election.clear()
-        if election.cleared or now < election.due(willing=self.willing) or not self.is_voter or not self._may_vote():
-            return
-        if not self.otherNodes:
-            election.clear()
-            return
-        round = election.ask(now)
-        for peer in self.otherNodes:
-            if peer in self._SyncObj__connectedNodes:
-                question = {"type": "pre_vote", "term": self.term + 1, "round": round}
-                self._SyncObj__transport.send(peer, question | self._log_end())
-
     @property
     def _SyncObj__raftElectionDeadline(self) -> float:  # noqa: N802
         """PySyncObj campaigns when this is past: only after a majority said that it would vote for us."""
@@ -334,6 +266,7 @@ class Core(Replication, SyncObj):  # type: ignore[misc]
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
         self._acknowledged = {}
         super()._SyncObj__onBecomeLeader()
+        self.journal.sync()  # a single voter commits in this very tick
 
     def _SyncObj__onNodeDisconnected(self, node: Peer) -> None:  # noqa: N802
         super()._SyncObj__onNodeDisconnected(node)
@@ -343,23 +276,6 @@ class Core(Replication, SyncObj):  # type: ignore[misc]
             self._SyncObj__onLeaderChanged()
             rivals = sorted(peer.id for peer in self._SyncObj__connectedNodes & self.otherNodes)
             self._election.leader_gone(clock.monotonic(), sum(1 for id in rivals if id < self.me))
-
-    def _hears_leader(self, now: float) -> bool:
-        if self._SyncObj__raftState == _LEADER:
-            return bool(now < self.lease_until)
-        return self._election.hears_leader(now)
-
-    def _may_vote(self) -> bool:
-        """A fresh member has forgotten what it promised; only where a majority is fresh is there nothing to forget."""
-        fresh = 1 + len(self.fresh_peers & {peer.id for peer in self.otherNodes})
-        return not self.fresh or 2 * fresh > len(self.otherNodes) + 1
-
-    def _no_longer_fresh(self) -> None:
-        self.journal.meta.fresh = False
-        self.journal.meta.save()
-
-    def _log_end(self) -> dict[str, int]:
-        return {"last_log_index": self.journal[-1][1], "last_log_term": self.journal[-1][2]}
 
     def prepare_transfer(self) -> None:
         """The lease ends and commands wait, before anybody is told to take over; `abandon_transfer` undoes it."""
@@ -424,37 +340,6 @@ class Core(Replication, SyncObj):  # type: ignore[misc]
         if message["reset"]:
             self._SyncObj__newAppendEntriesTime = 0.0  # it waits for what it lacks
 
-    def _on_question(self, node: Peer, message: Message) -> None:
-        now = clock.monotonic()
-        hears = self._hears_leader(now)
-        waited = now - self._election.started_at > self.timings.fresh_wait_s
-        if self.fresh and not hears and not self._may_vote() and waited:
-            # The others cannot do without us. Whatever we voted in before we forgot, these terms are beyond it.
-            self._adopt(max(self.term, self.highest_term, message["term"]) + _SKIPPED_TERMS)
-            self._no_longer_fresh()
-        mine = Log(self.journal[-1][2], self.journal[-1][1])
-        voter = Voter(self.term, self._SyncObj__votedForNodeId, mine, hears, self._may_vote() and self.is_voter)
-        theirs = Log(message["last_log_term"], message["last_log_index"])
-        granted = elections.grants(voter, node.id, message["term"], theirs)
-        answer = {"type": "pre_vote_answer", "term": self.term, "round": message["round"], "granted": granted}
-        self._SyncObj__transport.send(node, answer)
-
-    def _on_answer(self, node: Peer, message: Message) -> None:
-        voters = len(self.otherNodes) + 1
-        if self._SyncObj__raftState == _LEADER:
-            return
-        self._election.answered(node.id, message["round"], granted=message["granted"], voters=voters)
-        if not message["granted"] and not self._hears_leader(clock.monotonic()):
-            self._adopt(message["term"])
-
-    def _adopt(self, term: int) -> None:
-        """There was a later term: whoever led in an earlier one leads no more."""
-        self.highest_term = max(self.highest_term, term)
-        if term > self.term:
-            self._SyncObj__setCurrentTerm(term, None)
-            self._SyncObj__setState(_FOLLOWER)
-            self._SyncObj__raftLeader = None
-
     # The log.
 
     def _SyncObj__doApplyCommand(self, entry: bytes) -> machine.Reply:  # noqa: N802
@@ -476,27 +361,6 @@ class Core(Replication, SyncObj):  # type: ignore[misc]
         if self._SyncObj__raftState != _LEADER:
             self.is_voter = (request[0] == "add") != reverse
         return False
-
-    def _follow_membership(self) -> None:
-        """Voters from the applied state and the entries behind it."""
-        voters = entries.voters(self.state, self._founders)
-        first = self.journal.position(self.applied_index + 1)
-        for entry, _, _ in self.journal[first:] if first is not None else []:
-            change = entries.change_in(entry)
-            voters = change.to_voters(voters) if change else voters
-        self.is_voter = self.me in voters
-        self._SyncObj__updateClusterConfiguration(
-            [Peer(id, address) for id, address in voters.items() if id != self.me]
-        )
-        for peer in self.otherNodes:
-            self._SyncObj__lastResponseTime.setdefault(peer, clock.monotonic())
-
-    def _lost_sight(self, index: int) -> None:
-        """Commands up to here were applied inside a snapshot, or not: their proposers cannot be told."""
-        waiting = self._SyncObj__commandsWaitingCommit
-        for place in [place for place in waiting if place <= index]:
-            for _, callback in waiting.pop(place):
-                callback(None, FAIL_REASON.UNKNOWN_OUTCOME)
 
     def _checkCommandsToApply(self) -> None:  # noqa: N802
         """Commands wait while the leadership moves: the one that takes over is to have the whole log."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from consensus.raft import machine, snapshot
+from consensus.raft import entries, machine, snapshot
 from consensus.raft.elections import Election
 from consensus.raft.journal import Damaged, Journal, sync_folder
 from consensus.raft.messages import Message
@@ -19,6 +19,7 @@ from consensus.raft.snapshot import Snapshot
 from omni.kernel import clock
 
 _log = logging.getLogger("omni.raft")
+_UNKNOWN_OUTCOME = 7  # FAIL_REASON's
 
 
 class Diverged(Exception):
@@ -26,7 +27,7 @@ class Diverged(Exception):
 
 
 class Replication:
-    """One half of core."""
+    """One third of core."""
 
     journal: Journal
     state: machine.State
@@ -49,7 +50,7 @@ class Replication:
             self._no_longer_fresh()  # everything that was committed without us is here now
 
     def _on_entries(self: Any, node: Any, message: Message) -> None:
-        previous, entries = message.get("prevLogIdx"), list(message.get("entries", ()))
+        previous, new = message.get("prevLogIdx"), list(message.get("entries", ()))
         position = self.journal.position(previous) if previous is not None else None
         if position is None:
             self._plainly(node, message)  # it answers with what comes next here
@@ -58,17 +59,17 @@ class Replication:
             self._sign_of_life(node, message, self.commit_index)
             self._answer(node, self.commit_index + 1, success=False)  # committed entries are the same everywhere
             return
-        while entries and position + 1 < len(self.journal) and self.journal[position + 1][1:] == entries[0][1:]:
-            entries.pop(0)
+        while new and position + 1 < len(self.journal) and self.journal[position + 1][1:] == new[0][1:]:
+            new.pop(0)
             position += 1
         matched = self.journal[position][1]
-        if not entries:
+        if not new:
             self._sign_of_life(node, message, min(message["commit_index"], matched))
             self._answer(node, matched + 1, success=True)
             return
         if position + 1 < len(self.journal) and matched < self.commit_index:
             raise Diverged(f"entry {matched + 1} is committed here and another one on the leader {node.id}")
-        rest = {"entries": entries, "prevLogIdx": matched, "prevLogTerm": self.journal[position][2]}
+        rest = {"entries": new, "prevLogIdx": matched, "prevLogTerm": self.journal[position][2]}
         self._plainly(node, {**message, **rest})
 
     def _on_chunk(self: Any, node: Any, message: Message) -> None:
@@ -112,3 +113,24 @@ class Replication:
 
     def _answer(self: Any, node: Any, following: int, *, success: bool) -> None:
         self._SyncObj__sendNextNodeIdx(node, nextNodeIdx=following, success=success, reset=not success)
+
+    def _follow_membership(self: Any) -> None:
+        """Voters from the applied state and the entries behind it."""
+        voters = entries.voters(self.state, self._founders)
+        first = self.journal.position(self.applied_index + 1)
+        for entry, _, _ in self.journal[first:] if first is not None else []:
+            change = entries.change_in(entry)
+            voters = change.to_voters(voters) if change else voters
+        self.is_voter = self.me in voters
+        self._SyncObj__updateClusterConfiguration(
+            [self._peer(id, address) for id, address in voters.items() if id != self.me]
+        )
+        for peer in self.otherNodes:
+            self._SyncObj__lastResponseTime.setdefault(peer, clock.monotonic())
+
+    def _lost_sight(self: Any, index: int) -> None:
+        """Commands up to here were applied inside a snapshot, or not: their proposers cannot be told."""
+        waiting = self._SyncObj__commandsWaitingCommit
+        for place in [place for place in waiting if place <= index]:
+            for _, callback in waiting.pop(place):
+                callback(None, _UNKNOWN_OUTCOME)
