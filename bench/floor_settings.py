@@ -8,7 +8,7 @@ from omni.settings import *  # noqa: F403
 INSTALLED_APPS = ["omni", "omni.kernel"]
 MIDDLEWARE = []
 ROOT_URLCONF = "bench.floor_urls"
-OMNI_LEAN_READS = ""
+OMNI_LEAN = ""
 DATABASE_ROUTERS = []
 TEMPLATES = []
 DATABASES = {

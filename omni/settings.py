@@ -28,7 +28,7 @@ ALLOWED_HOSTS = ["*"]  # members answer by any of their addresses; nothing is ev
 ROOT_URLCONF = "omni.urls"
 WSGI_APPLICATION = "omni.wsgi.application"
 APPEND_SLASH = False
-OMNI_LEAN_READS = "omni.front.lean_reads"  # paths that go past the handler; empty: none do
+OMNI_LEAN = "omni.front.lean"  # paths that go past the handler; empty: none do
 
 INSTALLED_APPS = [
     "unfold",

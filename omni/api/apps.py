@@ -68,7 +68,7 @@ _SCALING = {"instances", "singleton", "placement"}
 
 
 class AppViewSet(LeanViewSet):
-    lean = frozenset({"info", "metrics"})
+    lean = frozenset({"create", "info", "metrics"})
     scopes = {
         "create": "apps:write",
         "list": "apps:read",

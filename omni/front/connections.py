@@ -1,8 +1,8 @@
 """The database connections of a Django thread: checked after a pause, not before each request.
 
 Owns when a connection is trusted. Django would ask the server before every request, a round trip for each of two
-connections, which is most of what a light read costs. One that breaks under load is closed by Django when its error
-surfaces (the request answers 503 and may be repeated); one that was idle is checked here first, and one to a server
+connections, which is most of what a light read costs. One that was idle is checked here first, and so is one on which
+the last request met an error: a broken one costs one request (503, may be repeated) and not the next. One to a server
 that another thread has lost is left.
 """
 
@@ -23,18 +23,19 @@ _last = threading.local()
 
 
 def check_idle() -> None:
-    """To be called on the thread before each request: closes what did not survive an idle second."""
+    """To be called on the thread before each request: closes what did not survive an idle second, or an error."""
+    now = clock.monotonic()
+    idle = now - getattr(_last, "at", 0.0) > TRUSTED_S
+    _last.at = now
     for connection in connections.all(initialized_only=True):
         if getattr(connection, "is_on_lost_server", False):
             connection.close()
-    now = clock.monotonic()
-    if now - getattr(_last, "at", 0.0) > TRUSTED_S:
-        for connection in connections.all(initialized_only=True):
-            if connection.connection is not None and connection.vendor != "sqlite":
-                connection.close_if_unusable_or_obsolete()
-                if connection.connection is not None and not connection.is_usable():
-                    connection.close()
-    _last.at = now
+        if connection.connection is None or connection.vendor == "sqlite":
+            continue
+        if idle or connection.errors_occurred:
+            connection.close_if_unusable_or_obsolete()
+        if idle and connection.connection is not None and not connection.is_usable():
+            connection.close()
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ class DjangoThreads:
         from omni.wsgi import application  # sets Django up, which the rest needs
 
         self._handler, self._check_idle_connections, self._caught_up = application, check_idle, caught_up
-        self._lean: Any = import_module(settings.OMNI_LEAN_READS) if settings.OMNI_LEAN_READS else None
+        self._lean: Any = import_module(settings.OMNI_LEAN) if settings.OMNI_LEAN else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="django")
 
     async def call(self, request: Request, body: bytes = b"") -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 
 from omni.front import connections as ours
 
@@ -46,3 +46,24 @@ def test_a_connection_to_a_server_that_another_thread_lost_is_closed(monkeypatch
     monkeypatch.setattr(connections, "all", lambda **_: [good, lost])
     ours.check_idle()
     assert (good.closed, lost.closed) == (False, True)
+
+
+def test_after_an_error_the_next_request_gets_a_new_connection_without_a_pause() -> None:
+    if connection.vendor != "mysql":
+        return  # a file has no connection that breaks
+    ours.check_idle()
+    broken = ask("SELECT CONNECTION_ID()")
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute(f"KILL {broken}")
+    other.close()
+    with pytest.raises(OperationalError):
+        ask("SELECT 1")
+    ours.check_idle()
+    assert ask("SELECT CONNECTION_ID()") != broken
+
+
+def ask(sql: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return int(cursor.fetchone()[0])

@@ -49,7 +49,10 @@ class OrjsonParser(BaseParser):
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        raw = stream.read()
+        return self.loads(stream.read())
+
+    def loads(self, raw: bytes) -> Any:
+        """A body's value; nothing is an object without fields. Raises Malformed."""
         if not raw:
             return {}
         try:
