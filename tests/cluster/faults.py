@@ -130,9 +130,9 @@ def _at_point(lab: Lab, point: str, action: str, within_s: float = 5.0) -> LabNo
 def freeze_leader_before_the_fence(lab: Lab, chance: random.Random) -> End:
     """It wakes as soon as another one leads: a moment later the database would have ended its transaction by itself."""
     leader = _at_point(lab, "before_fence", "stop")
-    epoch = _epoch(lab)
+    epoch = lab.epoch()
     deadline = time.monotonic() + 1.5
-    while _epoch(lab) == epoch and time.monotonic() < deadline:
+    while lab.epoch() == epoch and time.monotonic() < deadline:
         time.sleep(0.005)
     leader.thaw()
     return leader.thaw
@@ -188,10 +188,6 @@ def hold_the_controller(lab: Lab, chance: random.Random) -> End:
     time.sleep(1.5)
     leader.thaw()
     return leader.disarm
-
-
-def _epoch(lab: Lab) -> int:
-    return int(lab.database.rows("SELECT epoch FROM consensus_fence WHERE id = 1")[0][0])
 
 
 # -- cables

@@ -209,6 +209,20 @@ class Lab:
             return httpx.get(node.url + path, headers=headers, timeout=timeout_s, trust_env=False)
         return None
 
+    def post(self, node: LabNode, path: str, body: Any, timeout_s: float = 5.0) -> httpx.Response | None:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.post(node.url + path, headers=headers, json=body, timeout=timeout_s, trust_env=False)
+        return None
+
+    def epoch(self) -> int:
+        """As the database holds it."""
+        return int(self.database.rows("SELECT epoch FROM consensus_fence WHERE id = 1")[0][0])
+
+    def epoch_of_last_write(self) -> int:
+        rows = self.database.rows("SELECT epoch FROM kernel_event ORDER BY `key` DESC LIMIT 1")
+        return int(rows[0][0]) if rows else 0
+
     def all_ready(self) -> bool:
         answers = [self.get(node, "/health/ready") for node in self.nodes]
         return all(answer is not None and answer.status_code == 200 for answer in answers)

@@ -34,6 +34,7 @@ class Pace:
     apps: int = 30
     deletes: bool = True
     gives_up: float = 0.15  # how often a client does not repeat what it knows nothing about
+    repeats: float = 0.03  # how often it repeats what was acknowledged, as if the answer had been lost
 
 
 @dataclass(slots=True)
@@ -76,6 +77,14 @@ class Workload:
 
     def acknowledged(self) -> list[Op]:
         return [op for op in list(self.ops) if op.is_write and op.verdict == "applied"]
+
+    def wait_for_writes(self, count: int, timeout_s: float = 30.0) -> None:
+        """Until so many more writes were acknowledged."""
+        before, deadline = len(self.acknowledged()), time.monotonic() + timeout_s
+        while len(self.acknowledged()) < before + count:
+            if time.monotonic() > deadline or self._failed is not None:
+                raise AssertionError(f"no {count} writes were acknowledged within {timeout_s:g} s") from self._failed
+            time.sleep(0.02)
 
     def _main(self) -> None:
         try:
@@ -136,6 +145,8 @@ class Workload:
             op.tries.append(one)
             retry_after = await self._ask(op, one, url, client)
             one.end = time.monotonic()
+            if one.verdict == "applied" and op.is_write and number == 1 and chance.random() < self.pace.repeats:
+                continue
             if one.verdict == "applied" or (400 <= one.status < 500 and one.verdict == "refused"):
                 break
             if op.kind == "read" or time.monotonic() > deadline or (self._stop.is_set() and number > 2):

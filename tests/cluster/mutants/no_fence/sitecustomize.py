@@ -18,7 +18,8 @@ def _change(fence: Any) -> None:
     def advancing(connection: Any, epoch: int, check: Any) -> Any:
         statement = right(connection, epoch, check)
         condition = " AND epoch = %s"
-        assert condition in statement.sql and list(statement.params) == [epoch], "the fence has changed: so must this"
+        assert condition in statement.sql, "the fence has changed: so must this"
+        assert list(statement.params) == [epoch]
         return dataclasses.replace(statement, sql=statement.sql.replace(condition, ""), params=[])
 
     fence.advancing = advancing
