@@ -6,9 +6,9 @@ runs. Everything that it runs comes from the layers below; none of it runs anywh
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
+import threading
 import time
 
 from django.conf import settings
@@ -68,6 +68,7 @@ class Daemon:
         config = self._config = settings.CONFIG
         self._elected = len(config.members) > 1
         self._stopping = False
+        self._successor: str | None = None
         self._ticked_at = clock.monotonic()
         self._client = RaftClient(config.socket_path(f"raft-{config.me.port}"))
         lease = self._lease()
@@ -92,10 +93,13 @@ class Daemon:
         if self._elected:
             self._announcer.start()
         while not self._stopping:
-            self._leadership.tick()
-            self._ticked_at = clock.monotonic()
-            time.sleep(TICK_S)
+            self._step()
         self._end()
+
+    def _step(self) -> None:
+        self._leadership.tick()
+        self._ticked_at = clock.monotonic()
+        time.sleep(TICK_S)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stopping = True  # nothing more: a signal may come in the middle of anything
@@ -108,27 +112,31 @@ class Daemon:
 
     def _end(self) -> None:
         """The leadership goes to another member first; then everything here may end without anybody noticing."""
-        successor = self._hand_over() if self._elected else None
         if self._elected:
+            handing_over = threading.Thread(target=self._hand_over, name="hand-over", daemon=True)
+            handing_over.start()
+            while handing_over.is_alive():
+                self._step()  # the page tells our web workers what goes on
             self._announcer.stop()
-        self._leadership.stop(successor, _LAST_WORDS_S)
+        self._leadership.stop(self._successor, _LAST_WORDS_S)
         self._claims.stop()
         self._work.join(2.0)
         self._client.close()
 
-    def _hand_over(self) -> str | None:
-        """The leader from now on, as far as it is known."""
-        with contextlib.suppress(ConsensusUnavailable, CommandUnknown, CommandRefused):
+    def _hand_over(self) -> None:
+        """Until another member leads, as far as it can be brought about in a few seconds."""
+        page, until = RaftPage(self._config.node_dir(self._config.me) / "raft.page"), clock.monotonic() + _HAND_OVER_S
+        try:
             self._client.announce(False)
-            if self._client.status(1.0)["role"] != "leader":
-                return self._other_leader()
-            successor = self._client.transfer(None, _HAND_OVER_S)
-            _log.info("handed the leadership over to %s", successor)
-            return successor
-        return self._other_leader()
-
-    def _other_leader(self) -> str | None:
-        with contextlib.suppress(ConsensusUnavailable):
-            view = RaftPage(self._config.node_dir(self._config.me) / "raft.page").view()
-            return view.leader if view.leader != self._config.me.netloc else None
-        return None
+            while clock.monotonic() < until:
+                view = page.view()
+                if view.role == "leader":
+                    self._successor = self._client.transfer(None, until - clock.monotonic())
+                    _log.info("handed the leadership over to %s", self._successor)
+                    return
+                if view.leader is not None:
+                    self._successor = view.leader
+                    return
+                time.sleep(TICK_S)  # it is under way already, because we announced that we are not able
+        except (ConsensusUnavailable, CommandUnknown, CommandRefused) as error:
+            _log.info("the leadership was not handed over: %s", error)
