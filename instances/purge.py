@@ -18,7 +18,6 @@ from instances.telemetry import retention
 from omni.kernel.context import system
 from releases import services as releases
 from releases.services.purge import Purged
-from releases.storage import store
 
 BATCH = 200
 MOST_BATCHES = 200  # of one call; the next tick goes on
@@ -37,8 +36,7 @@ def purge(app_id: int) -> bool:
         batch, _ = gate.run(lambda tx: _one(tx, app_id), actor=system("controller"), cause="the app was deleted")
         retention.forget_instances(batch.instances)
         if batch.purged is not None:
-            for sha256, wanted_at in batch.purged.artifacts:
-                store().discard(sha256, unless_newer_than=wanted_at)
+            releases.discard(batch.purged.artifacts)
         if batch.done:
             retention.forget_app(app_id)
             return True

@@ -64,7 +64,7 @@ class ReleaseViewSet(ViewSet):
         parameters=[schema.DEPLOY, schema.DIGEST, schema.KEY],
     )
     def upload(self, request: Request, app: str, version: str) -> Response:
-        """Called twice by the front: before the body is read, and with the body on disk."""
+        """Called by the front before the body is read, and with the body on disk before it is copied and to take it."""
         actor = actor_of(request)
         owner = access.app(actor, app)
         intake.check_version(version)
@@ -84,6 +84,10 @@ class ReleaseViewSet(ViewSet):
         deploy = intake.deploy_wanted(deploy_query, upload.fields.get("deploy"))
         sha256, size = upload.sha256, upload.size
 
+        keeps = not is_dry_run(request) and services.existing_build(owner, version, sha256) is None
+        if request.META.get("omni.phase") == "inspect":
+            return Response(status=204, headers={"Omni-Keep": "yes" if keeps else "no"})
+
         def verb(tx: Transaction) -> Reply:
             recheck(tx.actor, "builds:write", owner.org_id)
             target = app_access.app(tx.actor, owner.pk)
@@ -98,7 +102,7 @@ class ReleaseViewSet(ViewSet):
                 location=f"/app/{owner.pk}/builds/{row.pk}",
             )
 
-        if not is_dry_run(request) and services.existing_build(owner, version, sha256) is None:
+        if keeps:
             store().put(upload)
             failpoints.hit("after_blob_fsync_before_row")
         try:

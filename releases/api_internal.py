@@ -23,6 +23,7 @@ from omni.rest import paging
 from omni.rest.permissions import actor_of
 from omni.rest.writes import Reply, perform
 from releases import build_log, intake, services
+from releases.copies import stored_size
 from releases.services import BuildResult, Claimed, Renewal
 from releases.storage import store
 
@@ -115,6 +116,8 @@ class WorkerBuildViewSet(ViewSet):
     def finish(self, request: Request, build_id: int) -> Response:
         body = _valid(_Finish, request)
         result = _result(body)
+        if result.outcome == "succeeded":
+            stored_size(result.package_sha256)  # asks other hosts, if it must, before the transaction
 
         def verb(tx: Transaction) -> Reply:
             build = services.finish_build(tx, build_id=build_id, token=body["token"], result=result)
@@ -134,7 +137,7 @@ class WorkerArtifactViewSet(ViewSet):
         return FileResponse(store().open(sha256), content_type="application/octet-stream")
 
     def store_package(self, request: Request, sha256: str) -> Response:
-        """Called twice by the front, like an upload. The row comes with `finish`."""
+        """Called by the front like an upload. The row comes with `finish`."""
         build_id = paging.int_parameter(request, "build", default=0, low=1, high=2**62)
         services.check_attempt(build_id, request.headers.get("Omni-Build-Token", ""))
         if request.META.get("omni.phase") == "preflight":
@@ -143,6 +146,8 @@ class WorkerArtifactViewSet(ViewSet):
         if upload is None:
             raise UnsupportedMedia("Send the package as application/x-tar.")
         intake.check_digest(sha256, upload.sha256)
+        if request.META.get("omni.phase") == "inspect":
+            return Response(status=204, headers={"Omni-Keep": "yes"})
         known = store().size(sha256) == upload.size
         store().put(upload)
         return Response({"sha256": sha256, "size": upload.size}, status=200 if known else 201)

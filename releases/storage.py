@@ -6,11 +6,14 @@ Knows no rows: which artifacts are still wanted is `services`' business.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import hashlib
+import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -94,6 +97,26 @@ class ArtifactStore:
         except NotFound:
             return False
         return digest.hexdigest() == sha256
+
+    def touch(self, sha256: str) -> bool:
+        """Store again what is there already, for `discard` to see; False when it is not there."""
+        path = self.path(sha256)
+        try:
+            if path is not None:
+                os.utime(path)
+        except FileNotFoundError:
+            return False
+        return path is not None or self.exists(sha256)
+
+    def ages(self) -> dict[str, float]:
+        """What lies in this host's directory, and since how many seconds; nothing for a bucket."""
+        now, found = time.time(), {}
+        for digest in self.local_digests():
+            path = self.path(digest)
+            with contextlib.suppress(FileNotFoundError):
+                if path is not None:
+                    found[digest] = max(0.0, now - path.stat().st_mtime)
+        return found
 
     def delete(self, sha256: str) -> None:
         self.storage.delete(key_of(sha256))

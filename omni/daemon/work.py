@@ -5,6 +5,8 @@ Owns the list. Each entry is one concern on a thread of its own, so that one tha
 
 from __future__ import annotations
 
+from django.conf import settings
+
 from apps import domain_checks
 from instances.controller import Controller
 from instances.telemetry.retention import EVERY_S as TELEMETRY_EVERY_S
@@ -12,6 +14,8 @@ from instances.telemetry.retention import Retention
 from omni.celery import app as celery
 from omni.daemon import retention
 from omni.daemon.loops import Loop
+from releases import copy_keeper
+from releases.copies import peers
 from releases.relay import Relay, celery_publisher
 
 CONTROLLER_S = 0.2  # an idle tick is one query; this bounds how late a change is noticed
@@ -26,7 +30,10 @@ def leader_loops() -> list[Loop]:
     def ring() -> None:
         relay.tick()
 
+    others = peers()
+    copies = [] if others is None else [copy_keeper.CopyKeeper(others, settings.CONFIG.artifacts.copies)]
     return [
+        *(Loop("copies", keeper.tick, copy_keeper.EVERY_S) for keeper in copies),
         Loop("controller", controller.step, CONTROLLER_S),
         Loop("relay", ring, RELAY_S),
         Loop("domains", domain_checks.DomainChecks().tick, domain_checks.EVERY_S),

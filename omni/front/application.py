@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 
 from omni.front import following, intake, watching
+from omni.front.copying import Copying, missing
 from omni.front.door import Door
 from omni.front.forwarding import Forwarder, Times, buffered, was_refused
 from omni.front.hop import HEADER, Hop
@@ -79,6 +80,7 @@ class Front:
         self._forwarder = Forwarder(self._leaders, hop, waits, lambda at: config.reach(parse(at)), context)
         self._intake = intake.Intake(config.artifacts_path / "incoming", limits.upload_max_bytes, times.upload_idle_s)
         self._intake.sweep()
+        self._copying = _copying(config, self._intake)
         self._streaming = StreamingKeys(config.node_dir(config.me) / "uploading")
         self._streaming.sweep()
         self._watch = watching.IndexWatch(lambda: self._django.run(index.exact))
@@ -97,6 +99,8 @@ class Front:
                 if self._door is not None:
                     await self._door.close()
                 await self._forwarder.close()
+                if self._copying is not None:
+                    await self._copying.close()
                 self._django.close()
                 self._aside.close()
                 await send({"type": "lifespan.shutdown.complete"})
@@ -127,6 +131,8 @@ class Front:
             return Answer(200, [("content-type", "application/json")], b'{"status":"live"}')
         if not request.is_write and not request.query and _ASIDE.fullmatch(request.path):
             return await self._aside.call(request)
+        if self._copying is not None and self._copying.takes(request):
+            return await self._copying.answer(request)
         if following.is_stream(request):
             return await self._following.stream(request)
         if not request.is_write:
@@ -175,7 +181,11 @@ class Front:
             await self._wait_for_min_index(request)
         if "wait=" in request.query and "index=" in request.query:
             return await self._watching.read(request, self._ask)
-        return await self._ask(request)
+        answer = await self._ask(request)
+        sha256 = missing(request, answer) if self._copying is not None else None
+        if self._copying is not None and sha256 is not None and await self._copying.fetch(sha256):
+            return await self._ask(request)
+        return answer
 
     async def _wait_for_min_index(self, request: Request) -> None:
         wanted = watching.whole_number(request, "min_index")
@@ -197,10 +207,25 @@ class Front:
         with self._streaming.hold(request.extra.get("omni.key", "")):
             upload = await self._intake.receive(request)
         try:
+            refusal = await self._copy(request, upload)
+            if refusal is not None:
+                return refusal
             taking = replace(request, extra={**request.extra, "omni.phase": "take", "omni.upload": upload})
             return await self._django.call(taking)
         finally:
             upload.path.unlink(missing_ok=True)  # still there only if Django did not take it
+
+    async def _copy(self, request: Request, upload: intake.Upload) -> Answer | None:
+        """With several hosts: copies elsewhere, before anybody is told that it was taken; Django's refusal, if any."""
+        if self._copying is None:
+            return None
+        inspecting = replace(request, extra={**request.extra, "omni.phase": "inspect", "omni.upload": upload})
+        answer = await self._django.call(inspecting)
+        if answer.status != 204:
+            return answer
+        if answer.header("Omni-Keep") == "yes":
+            await self._copying.spread(upload)
+        return None
 
     async def _judge(self, request: Request) -> Answer | None:
         """Django's refusal of an upload whose body nobody has read; None when it may come."""
@@ -256,6 +281,15 @@ def _members_tls(config: Config) -> tuple[Door | None, ssl.SSLContext | None]:
     inside = (_LOOPBACKS.get(listen, listen), config.me.port)
     shared = config.web.workers > 1
     return Door(identity.server_context(mine), listen, config.member_port(config.me), inside, shared), context
+
+
+def _copying(config: Config, taken: intake.Intake) -> Copying | None:
+    """With several hosts and no bucket: what keeps copies."""
+    from releases.copies import others_of
+    from releases.storage import store
+
+    others = others_of(config)
+    return Copying(others, store(), taken) if others else None
 
 
 def _threads() -> int:

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,16 +165,32 @@ class Intake:
     async def receive(self, request: Request) -> Upload:
         """The upload on disk. Raises TooLarge, Malformed, UnsupportedMedia, StorageFull; nothing is left then."""
         kind, boundary = self.check(request)
+
+        async def fill(sink: _File) -> Upload:
+            if kind == FORM:
+                return await self._form(request, sink, boundary)
+            await self._pump(request, sink.write)
+            return await self._finish(sink, kind, {})
+
+        return await self._into_file(fill)
+
+    async def keep(self, chunks: AsyncIterator[bytes]) -> Upload:
+        """The same for bytes that come from another host. Raises what `chunks` raises too."""
+
+        async def fill(sink: _File) -> Upload:
+            await self._write(chunks, sink.write)
+            return await self._finish(sink, "", {})
+
+        return await self._into_file(fill)
+
+    async def _into_file(self, fill: Callable[[_File], Awaitable[Upload]]) -> Upload:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             sink = _File(self.folder / f"{secrets.token_hex(16)}.part", self.limit)
         except OSError as error:
             raise _storage(error) from error
         try:
-            if kind == FORM:
-                return await self._form(request, sink, boundary)
-            await self._pump(request, sink.write)
-            return await self._finish(sink, kind, {})
+            return await fill(sink)
         except OSError as error:
             sink.discard()
             raise _storage(error) from error
@@ -208,24 +224,29 @@ class Intake:
         return await self._finish(sink, form.media_type, form.fields)
 
     async def _pump(self, request: Request, write: Callable[[bytes], None]) -> None:
-        loop = asyncio.get_running_loop()
-        batch, size, total = [], 0, 0
         try:
-            async for chunk in request.chunks(self.idle_s):
-                batch.append(chunk)
-                size += len(chunk)
-                total += len(chunk)
-                if size >= _BATCH:
-                    await loop.run_in_executor(self._pool, write, b"".join(batch))
-                    batch, size = [], 0
+            total = await self._write(request.chunks(self.idle_s), write)
         except ClientGone:
             raise Malformed("The body ended before its announced length.", code="truncated") from None
         except ClientIdle:
             raise Malformed(f"Nothing came for {self.idle_s:g} s.", code="upload_idle") from None
-        await loop.run_in_executor(self._pool, write, b"".join(batch))
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) != total:
             raise Malformed("The body ended before its announced length.", code="truncated")
+
+    async def _write(self, chunks: AsyncIterator[bytes], write: Callable[[bytes], None]) -> int:
+        """How many bytes there were."""
+        loop = asyncio.get_running_loop()
+        batch, size, total = [], 0, 0
+        async for chunk in chunks:
+            batch.append(chunk)
+            size += len(chunk)
+            total += len(chunk)
+            if size >= _BATCH:
+                await loop.run_in_executor(self._pool, write, b"".join(batch))
+                batch, size = [], 0
+        await loop.run_in_executor(self._pool, write, b"".join(batch))
+        return total
 
     async def _finish(self, sink: _File, media_type: str, fields: dict[str, str]) -> Upload:
         if sink.size == 0:

@@ -24,11 +24,11 @@ from consensus.gate import Transaction
 from omni.kernel.errors import Conflict, InvalidInput
 from omni.kernel.transitions import move
 from releases import build_log
+from releases.copies import stored_size
 from releases.models import Build
 from releases.services.releases import insert_release
 from releases.services.uploads import keep_artifact
 from releases.states import API, BUILD, LEADER, WORKER, BuildStatus
-from releases.storage import store
 
 PACKAGE_MEDIA_TYPE = "application/x-tar"
 _RENEW_BELOW = 0.6  # share of the lease that is left when a heartbeat is worth a write
@@ -219,7 +219,7 @@ def declare_lost(
 
 
 def _succeed(tx: Transaction, app: App, build: Build, result: BuildResult) -> None:
-    if store().size(result.package_sha256) != result.package_size:
+    if stored_size(result.package_sha256) != result.package_size:
         raise Conflict(
             "The package is not in the artifact store.", code="package_missing", next="PUT the package again"
         )

@@ -14,8 +14,8 @@ from django.db.models import Exists, OuterRef, QuerySet
 from apps.models import App
 from consensus.gate import Transaction
 from releases import build_log
+from releases.copies import discard_everywhere
 from releases.models import Artifact, Build, Release
-from releases.storage import store
 
 BATCH = 200
 
@@ -80,4 +80,4 @@ def _drop_unreferenced(digests: list[str], wanted_before: dt.datetime | None = N
 
 def discard(artifacts: list[tuple[str, dt.datetime]]) -> int:
     """The bytes of removed rows; to be called after the commit, outside the gate. How many files went."""
-    return sum(store().discard(sha256, unless_newer_than=at) for sha256, at in artifacts)
+    return discard_everywhere(artifacts)
