@@ -1,0 +1,3 @@
+"""The version of this code, as members, backups and `/health` tell it."""
+
+VERSION = "0.1.0"
