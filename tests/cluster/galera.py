@@ -14,11 +14,12 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from omni.testing.hosts import Host
+from omni.testing.hosts import Host, Hosts
 from omni.testing.mariadb import NoServer, find
 from tests.cluster.database import NAME, PASSWORD, PORT, USER
 
@@ -142,6 +143,11 @@ class GaleraCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.remove()
+
+    @classmethod
+    def of_lab(cls, members: int) -> Callable[[Hosts], GaleraCluster]:
+        """For `Lab(shape, database=...)`: on the three hosts behind those of the members and the broker."""
+        return lambda hosts: cls(hosts.hosts[members + 1 : members + 4])
 
     @property
     def addresses(self) -> list[str]:

@@ -60,7 +60,7 @@ class Lab:
         self.secret = secrets.token_hex(32)
         self.nodes: list[LabNode] = []
         self.broker: LabBroker | None = None
-        self._database = database or (lambda hosts: LabDatabase(hosts[self.shape.members]))
+        self._database = database or (lambda hosts: LabDatabase(hosts[self.shape.members + 1]))
         self._closing = contextlib.ExitStack()
         self._mounted: list[Path] = []
 
@@ -68,13 +68,13 @@ class Lab:
         try:
             self._closing.callback(shutil.rmtree, self.folder, ignore_errors=True)
             name = f"ol{os.getpid() % 10000:04d}"
-            self.hosts = self._closing.enter_context(Hosts(name, self.shape.members + 3))
+            self.hosts = self._closing.enter_context(Hosts(name, self.shape.members + 4))
             self.database = self._database(self.hosts)
             self._closing.callback(self.database.remove)
             self.database.__enter__()
             self.database.prepare()
             if "worker" in self.shape.services:
-                self.broker = LabBroker(self.hosts[self.shape.members + 1], self.folder / "broker")
+                self.broker = LabBroker(self.hosts[self.shape.members], self.folder / "broker")
                 self._closing.callback(self.broker.kill)
                 self.broker.start()
             self._prepare_nodes()
