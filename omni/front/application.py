@@ -18,7 +18,7 @@ from dataclasses import replace
 from omni.front import following, intake, watching
 from omni.front.copying import Copying, missing
 from omni.front.door import Door
-from omni.front.forwarding import Forwarder, Times, buffered, was_refused
+from omni.front.forwarding import Forwarder, Times, buffered, settled, was_refused
 from omni.front.hop import HEADER, Hop
 from omni.front.leaders import Leaders
 from omni.front.problems import answer as problem_answer
@@ -146,7 +146,7 @@ class Front:
 
     async def _write(self, request: Request, forwarded: bool) -> Answer:
         """The leader's answer, given here or there."""
-        leads = await self._leads(self._forwarder.deadline())
+        leads = await self._leads(request, self._forwarder.deadline())
         if forwarded and not leads:
             raise NotLeader(None)  # one hop only: the member that sent it asks again
         if intake.is_upload(request):
@@ -167,14 +167,14 @@ class Front:
                 return answer
             answer = await self._django.call(request, body)
             if not was_refused(answer) or time.monotonic() >= deadline:
-                return answer
+                return settled(request, answer)
             await asyncio.sleep(pause)
             pause *= 2
-            leads = await self._leads(deadline)
+            leads = await self._leads(request, deadline)
 
-    async def _leads(self, deadline: float) -> bool:
+    async def _leads(self, request: Request, deadline: float) -> bool:
         """Whether this member leads; waits for a leader. Raises NoLeader."""
-        return await self._leaders.await_one(deadline) == self._leaders.me
+        return await self._forwarder.leader_for(request, deadline) == self._leaders.me
 
     async def _read(self, request: Request) -> Answer:
         if "min_index=" in request.query:

@@ -31,6 +31,7 @@ _HOP_BY_HOP = frozenset(
      "content-length", "expect", "prefer", HEADER}
 )  # fmt: skip
 _NOT_RELAYED = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"server", b"date"})
+LOST = "omni.lost"  # in a request's extras: one try went out whole and got no answer
 _SMALL = 1 << 20
 _CONNECT_S = 1.0
 _LOSSES = 3  # how often a keyed write is lost before its outcome is called unknown after all
@@ -103,12 +104,13 @@ class Forwarder:
     async def forward(self, request: Request, whole: bytes | None) -> Answer | None:
         """The leader's answer; None when this member turned out to lead. Raises OmniError.
 
-        `whole` is the buffered body, which can be sent again; None sends the request's own as it comes in.
+        `whole` is the buffered body, which can be sent again; None sends the request's own as it comes in. Once a try
+        was lost, no refusal of a later one says that nothing happened (`settled`).
         """
         body = _Body.of(request, whole, self.times.idle_s)
         deadline, losses, refusals = self.deadline(), 0, 0
         while True:
-            leader = await self.leaders.await_one(deadline)
+            leader = await self.leader_for(request, deadline)
             if leader == self.leaders.me:
                 return None
             try:
@@ -124,9 +126,18 @@ class Forwarder:
                 deadline = self.deadline()  # it was somebody's turn until now: waiting for the next leader begins
                 continue
             if not was_refused(answer) or body.whole is None or time.monotonic() >= deadline:
-                return answer
+                return settled(request, answer)
             refusals += 1
             await asyncio.sleep(min(0.4, 0.05 * 2**refusals) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    async def leader_for(self, request: Request, deadline: float) -> str:
+        """The leader, this member perhaps. Raises NoLeader, or OutcomeUnknown once a try of the request was lost."""
+        try:
+            return await self.leaders.await_one(deadline)
+        except NoLeader as error:
+            if LOST in request.extra:
+                raise _unknown("A first try was lost, and nobody could be asked again") from error
+            raise
 
     def _after_loss(self, leader: str, body: _Body, losses: int, error: BaseException) -> None:
         """Whether to go on after the connection broke or the leader was given up. Raises what the client is told."""
@@ -136,9 +147,10 @@ class Forwarder:
             if not body.can_be_sent_again or losses >= _LOSSES:
                 raise _not_sent(leader) from error
             return
+        body.request.extra[LOST] = True
         keyed = "idempotency-key" in body.request.headers
         if body.whole is None or not keyed or losses >= _LOSSES:
-            raise OutcomeUnknown(f"The leader {leader} took the request and did not answer.") from error
+            raise _unknown(f"The leader {leader} took the request and did not answer") from error
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -216,6 +228,17 @@ def _not_sent(leader: str) -> NoLeader:
     return NoLeader(
         f"The connection to the leader {leader} broke before all of the body was sent; nothing was changed."
     )
+
+
+def settled(request: Request, answer: Answer) -> Answer:
+    """The answer, if it tells the request's fate: after a lost try a 503 does not. Raises OutcomeUnknown."""
+    if LOST in request.extra and answer.status == 503:
+        raise _unknown("A first try was lost, and a second one was not taken")
+    return answer
+
+
+def _unknown(why: str) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{why}.")
 
 
 def was_refused(answer: Answer) -> bool:

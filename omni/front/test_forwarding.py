@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from consensus.fake import FakeLease
-from omni.front.forwarding import Forwarder, Times
+from omni.front.forwarding import LOST, Forwarder, Times, settled
 from omni.front.hop import Hop
 from omni.front.leaders import Leaders
 from omni.front.requests import Answer, Request
@@ -191,8 +191,8 @@ def test_a_broken_connection_is_unknown_unless_a_key_makes_repeating_safe(lease:
     async def story() -> None:
         async with running(leader):
             lease.lose(leader.netloc)
-            headers = {"idempotency_key": "k"} if keyed else {}
-            said, _ = await told(forwarder(lease, wait_s=2).forward(request("POST", **headers), b"x"))
+            sent = request("POST", idempotency_key="k") if keyed else request("POST")
+            said, _ = await told(forwarder(lease, wait_s=2).forward(sent, b"x"))
         if keyed:
             assert isinstance(said, Answer)
             assert (said.body, len(leader.heads)) == (b"ok", 2)
@@ -216,6 +216,48 @@ def test_a_leader_that_always_breaks_off_is_not_asked_for_ever(lease: FakeLease)
     tell(story)
 
 
+def test_after_a_lost_try_no_later_refusal_says_that_nothing_happened(lease: FakeLease) -> None:
+    async def once(leader: Leader, writer: asyncio.StreamWriter) -> None:
+        refusing = saying(503, b'{"code":"database_unavailable"}', omni_outcome="not-applied")
+        await (breaking if len(leader.heads) == 1 else refusing)(leader, writer)
+
+    leader = Leader(once)
+
+    async def story() -> None:
+        async with running(leader):
+            lease.lose(leader.netloc)
+            said, _ = await told(forwarder(lease, wait_s=2).forward(request("POST", idempotency_key="k"), b"x"))
+        assert isinstance(said, OutcomeUnknown)
+        assert len(leader.heads) == 2
+
+    tell(story)
+
+
+def test_after_a_lost_try_nobody_to_ask_again_leaves_it_unknown(lease: FakeLease) -> None:
+    async def last_words(leader: Leader, writer: asyncio.StreamWriter) -> None:
+        lease.lose(None)
+        await breaking(leader, writer)
+
+    leader = Leader(last_words)
+
+    async def story() -> None:
+        async with running(leader):
+            lease.lose(leader.netloc)
+            said, _ = await told(forwarder(lease).forward(request("POST", idempotency_key="k"), b"x"))
+        assert isinstance(said, OutcomeUnknown)
+
+    tell(story)
+
+
+def test_after_a_lost_try_our_own_refusal_does_not_settle_it_either() -> None:
+    lost = request("POST", idempotency_key="k")
+    lost.extra[LOST] = True
+    with pytest.raises(OutcomeUnknown):
+        settled(lost, Answer(503, [("Omni-Outcome", "not-applied")]))
+    assert settled(lost, Answer(409, [])).status == 409, "the key's answer was looked for first"
+    assert settled(request("POST"), Answer(503, [])).status == 503
+
+
 @pytest.mark.parametrize("keyed", [True, False])
 def test_a_frozen_leader_is_given_up_as_soon_as_another_one_leads(lease: FakeLease, keyed: bool) -> None:
     frozen, next_one = Leader(hanging), Leader(saying(200, b"ok"))
@@ -224,8 +266,8 @@ def test_a_frozen_leader_is_given_up_as_soon_as_another_one_leads(lease: FakeLea
         async with running(frozen, next_one):
             lease.lose(frozen.netloc)
             asyncio.get_running_loop().call_later(0.5, lease.lose, next_one.netloc)
-            headers = {"idempotency_key": "k"} if keyed else {}
-            said, after = await told(forwarder(lease, timeout_s=30).forward(request("POST", **headers), b"x"))
+            sent = request("POST", idempotency_key="k") if keyed else request("POST")
+            said, after = await told(forwarder(lease, timeout_s=30).forward(sent, b"x"))
         assert after < 3, "and not at the time-out"
         if keyed:
             assert isinstance(said, Answer)
