@@ -89,7 +89,7 @@ def own_org(actor: Actor, scope: str) -> Org:
         recheck(actor, scope, found.pk)
         return found
     with connection.cursor() as cursor:
-        cursor.execute(_OWN_ORG, [actor.id, connection.ops.adapt_datetimefield_value(clock.now())])
+        cursor.execute(_OWN_ORG, [actor.id, clock.sql(clock.now())])
         row = cursor.fetchone()
     if row is None:
         raise Forbidden("The token was revoked.", code="token_revoked")

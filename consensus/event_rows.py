@@ -15,6 +15,7 @@ import orjson
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from consensus import fence
+from omni.kernel import clock
 from omni.kernel.events import EventDraft
 from omni.kernel.models import ORDINALS, Event
 from omni.kernel.pipeline import Statement
@@ -43,7 +44,7 @@ def statements(connection: BaseDatabaseWrapper, drafts: Sequence[EventDraft], st
     quote = connection.ops.quote_name
     names = ", ".join(quote(name) for name in ("key", *_COLUMNS))
     head = f"INSERT INTO {quote(Event._meta.db_table)} ({names}) VALUES "  # noqa: S608 - names of our own
-    shared = (connection.ops.adapt_datetimefield_value(stamp.at), stamp.epoch, stamp.claim, stamp.member, stamp.actor)
+    shared = (clock.sql(stamp.at), stamp.epoch, stamp.claim, stamp.member, stamp.actor)
     found = []
     for start in range(0, len(drafts), _AT_ONCE):
         part = drafts[start : start + _AT_ONCE]

@@ -26,6 +26,11 @@ def rfc3339(moment: dt.datetime | None) -> str | None:
     return moment.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def sql(moment: dt.datetime) -> str:
+    """As Django's backends write a time in UTC, without asking the settings each time."""
+    return str(moment.astimezone(dt.UTC).replace(tzinfo=None))
+
+
 def from_us(us: int) -> dt.datetime:
     """From microseconds since the epoch (telemetry rows)."""
     return dt.datetime.fromtimestamp(us / 1_000_000, dt.UTC)

@@ -8,6 +8,7 @@ and only the rest pass through the field's own conversion: what arrives is the s
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import AutoField, BigAutoField, Field, Model
 
-from omni.kernel import pipeline
+from omni.kernel import clock, pipeline
 from omni.kernel.pipeline import Statement
 
 _PLAIN: tuple[tuple[type[Field[Any, Any]], type], ...] = (  # values of that very type, or None, are left alone
@@ -92,6 +93,9 @@ def _column(field: Field[Any, Any]) -> _Column:
     kinds = [kind for base, kind in _PLAIN if isinstance(field, base)]
 
     def convert(row: Model, connection: BaseDatabaseWrapper) -> Any:
+        value = row.__dict__[field.attname]
+        if type(value) is dt.datetime and value.tzinfo is not None and isinstance(field, models.DateTimeField):
+            return clock.sql(value)
         return field.get_db_prep_save(field.pre_save(row, add=True), connection)
 
     default = field.get_default() if field.has_default() or field.null else None

@@ -40,24 +40,26 @@ def run(connection: BaseDatabaseWrapper, statements: Sequence[Statement]) -> lis
     for statement in statements:
         with connection.cursor() as cursor:
             cursor.execute(statement.sql, statement.params)
-            results.append(_result(cursor, statement))
+            rows = cursor.fetchall() if cursor.description is not None else ()
+            results.append(_seen(statement, Result(rows, cursor.rowcount, cursor.lastrowid)))
     return results
 
 
 def _in_one_packet(connection: BaseDatabaseWrapper, statements: Sequence[Statement]) -> list[Result]:
     sql = ";\n".join([statement.sql for statement in statements])
+    results = []
     with connection.cursor() as cursor:  # leaving it throws away the results that nobody took
         cursor.execute(sql, [value for statement in statements for value in statement.params])
-        results = [_result(cursor, statements[0])]
-        for statement in statements[1:]:
-            cursor.nextset()
-            results.append(_result(cursor, statement))
+        with connection.wrap_database_errors:
+            ours: Any = cursor.cursor  # omni.mysql's own
+            for position, statement in enumerate(statements):
+                if position:
+                    ours.nextset()
+                results.append(_seen(statement, Result(*ours.outcome())))
     return results
 
 
-def _result(cursor: Any, statement: Statement) -> Result:
-    rows = cursor.fetchall() if cursor.description is not None else ()
-    result = Result(rows, cursor.rowcount, cursor.lastrowid)
+def _seen(statement: Statement, result: Result) -> Result:
     if statement.check is not None:
         statement.check(result)
     return result

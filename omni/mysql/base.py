@@ -55,6 +55,11 @@ class CursorWrapper(base.CursorWrapper):
         except OperationalError as error:
             raise self._failed(error) from error
 
+    def outcome(self) -> tuple[Any, int, int]:
+        """Rows, count of rows, key: of the statement whose result this is."""
+        raw = self.cursor
+        return raw.fetchall() if raw.description is not None else (), raw.rowcount, raw.lastrowid
+
     def _failed(self, error: Exception) -> Exception:
         """What Django shows of it.
 

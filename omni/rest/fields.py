@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
+from rest_framework.fields import SkipField, empty
 from rest_framework.utils.serializer_helpers import BindingDict
 
 _bound = threading.local()
@@ -27,16 +29,31 @@ class StrictSerializer(serializers.Serializer[Any]):
         return kept[key]
 
     def to_internal_value(self, data: Any) -> Any:
-        unknown = sorted(set(data) - set(self.fields)) if isinstance(data, dict) else []
-        try:
-            value = super().to_internal_value(data)
-        except serializers.ValidationError as error:
-            detail = error.detail if isinstance(error.detail, dict) else {"non_field_errors": error.detail}
-            raise serializers.ValidationError({**detail, **_unknown(unknown)}) from error
-        if unknown:
-            raise serializers.ValidationError(_unknown(unknown))
+        """The checked values; every problem of every field at once, unknown fields included."""
+        if type(data) is not dict:
+            return super().to_internal_value(data)  # refuses it
+        value: dict[str, Any] = {}
+        problems: dict[str, Any] = {}
+        for name, field, check in self._looked_at(data):
+            try:
+                found = field.run_validation(data.get(name, empty))
+                value[name] = found if check is None else check(self, found)
+            except serializers.ValidationError as error:
+                problems[name] = error.detail
+            except SkipField:
+                continue
+        for name in sorted(data.keys() - self.fields.keys()):
+            problems[name] = [ErrorDetail("There is no such field.", code="unknown_field")]
+        if problems:
+            raise serializers.ValidationError(problems)
         return value
 
+    def run_validators(self, value: Any) -> None:
+        """None: what concerns several fields is said in `validate`."""
 
-def _unknown(names: list[str]) -> dict[str, list[ErrorDetail]]:
-    return {name: [ErrorDetail("There is no such field.", code="unknown_field")] for name in names}
+    def _looked_at(self, data: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """Of a long form only what was filled in, or has to be: an absent optional field says nothing."""
+        kind, partial = type(self), self.partial
+        for name, field in self.fields.items():
+            if name in data or (field.required and not partial) or field.default is not empty:
+                yield name, field, getattr(kind, f"validate_{name}", None)

@@ -23,6 +23,7 @@ from omni.rest.rendering import JsonOnly, OrjsonParser, dumps
 
 _PARSER = OrjsonParser()
 _NEGOTIATION = JsonOnly()
+_NO_QUERY = QueryDict()  # immutable
 _CLASSES: Any = api_settings.DEFAULT_AUTHENTICATION_CLASSES
 _AUTHENTICATOR = _CLASSES[0]()
 
@@ -63,7 +64,7 @@ class LeanRequest:
 
     @property
     def query_params(self) -> QueryDict:
-        return self._request.GET
+        return self._request.GET if self.META.get("QUERY_STRING") else _NO_QUERY
 
     @property
     def content_type(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.db import Error, IntegrityError, connection
+from django.db import Error, IntegrityError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -167,10 +167,9 @@ class _Key:
     def keep(self, tx: Transaction, reply: Reply) -> None:
         """Have the gate write the answer behind the fence, in place of one that is too old to be replayed."""
         oldest = tx.at - dt.timedelta(seconds=settings.CONFIG.timings.idempotency_ttl_s)
-        adapt = connection.ops.adapt_datetimefield_value
         body = seal(dumps(reply.data).decode())
-        values = [self.scope, self.fingerprint, reply.status, body, reply.etag, reply.location, adapt(tx.at)]
-        tx.after_fence += [Statement(_FORGET, [self.scope, adapt(oldest)]), Statement(_KEEP, values)]
+        values = [self.scope, self.fingerprint, reply.status, body, reply.etag, reply.location, clock.sql(tx.at)]
+        tx.after_fence += [Statement(_FORGET, [self.scope, clock.sql(oldest)]), Statement(_KEEP, values)]
 
 
 def key_scope(request: Request) -> str:
