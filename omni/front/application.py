@@ -46,6 +46,7 @@ class Front:
 
     def __init__(self) -> None:
         self._ready = False
+        self._copying: Copying | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._ready:
