@@ -7,6 +7,7 @@ directory, a bucket, or another member.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from django.core.files.base import File
 
@@ -14,6 +15,7 @@ from omni.backup import Refused
 from omni.backup.archive import CHUNK, Reader, Writer
 from omni.backup.manifest import ArtifactPart, Manifest
 from omni.kernel.errors import OmniError
+from releases import copies
 from releases.models import Artifact
 from releases.storage import store
 
@@ -74,6 +76,13 @@ class Artifacts:
             return f"its {out.size} bytes are not those of its digest"
         self._held.add(digest)
         return None
+
+
+def _open(digest: str) -> File[Any]:
+    """From this host, or brought here from another one that has it. Raises NotFound."""
+    if not store().exists(digest) and (others := copies.peers()) is not None:
+        others.fetch(copies.HERE, digest)
+    return store().open(digest)
 
 
 def put_back(reader: Reader, found: Manifest, say: Callable[[str], None]) -> int:
