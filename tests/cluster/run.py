@@ -5,6 +5,7 @@ Owns the order of things and the report. What clients do, what breaks and what i
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from tests.cluster.coverage import Reached, reached
 from tests.cluster.faults import Driver, Played
 from tests.cluster.history import Op
 from tests.cluster.lab import Lab, settle
+from tests.cluster.nodes import instances_on
 from tests.cluster.violations import Violation
 from tests.cluster.workload import Workload
 from tests.running_platform import EXAMPLES, Api, archive, wait_for
@@ -70,6 +72,8 @@ def judge(lab: Lab, work: Workload) -> Outcome:
     """Wait until the instances have settled; then everything that clients were told against everything there is."""
     if lab.broker is not None:
         wait_for(lambda: instances_settled(lab), "the instances to settle", _SETTLED_S)
+        with contextlib.suppress(AssertionError):  # what never ends is a violation, not a time-out
+            wait_for(lambda: processes_settled(lab), "the processes to settle", _SETTLED_S, every_s=0.5)
     evidence = lab.evidence()
     violations = check(Case.of(work.ops, evidence, principal=lab.principal, strict_reads=lab.strict_reads))
     found = reached(work.ops, evidence, [node.log for node in lab.nodes])
@@ -97,6 +101,12 @@ def instances_settled(lab: Lab) -> bool:
     )
     rolling, moving, running, wanted = (int(cell) for cell in rows[0])
     return rolling == 0 and moving == 0 and running == wanted
+
+
+def processes_settled(lab: Lab) -> bool:
+    """Nothing runs that is not wanted: an instance of a node that was lost drains before it stops."""
+    rows = lab.database.rows("SELECT id FROM instances_instance WHERE status = 'running'")
+    return {int(row[0]) for row in rows} == set(instances_on(lab.hosts.hosts))
 
 
 def keep(lab: Lab, outcome: Outcome, folder: Path) -> Path:
