@@ -49,6 +49,9 @@ class Journal:
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._end = self._read() if os.fstat(self._fd).st_size else self._begin()
+        except Damaged:
+            os.close(self._fd)
+            raise
         except OSError as error:
             raise DiskFailed(f"{path}: {error.strerror}") from error
         self._reserved = os.fstat(self._fd).st_size
@@ -96,7 +99,7 @@ class Journal:
             try:
                 reserve(fd, 0, end + _RESERVE)
                 os.pwrite(fd, _HEADER.pack(_MAGIC, end) + body, 0)
-                os.fsync(fd)
+                datasync(fd)
                 sync_folder(self._path.parent)  # first the snapshot that stands for the entries
                 temporary.replace(self._path)
             except OSError:
@@ -160,7 +163,7 @@ class Journal:
     def _begin(self) -> int:
         reserve(self._fd, 0, _RESERVE)
         os.pwrite(self._fd, _HEADER.pack(_MAGIC, _HEADER.size), 0)
-        os.fsync(self._fd)
+        datasync(self._fd)
         sync_folder(self._path.parent)
         return _HEADER.size
 
@@ -238,6 +241,9 @@ class Meta:
                 reserve(self._fd, 0, 2 * _SLOT)
                 self.save()
                 sync_folder(path.parent)
+        except Damaged:
+            os.close(self._fd)
+            raise
         except OSError as error:
             raise DiskFailed(f"{path}: {error.strerror}") from error
         self._saved = self._values()

@@ -90,7 +90,7 @@ class Replication:
 
     def _install(self: Any, whole: Snapshot) -> None:
         """First the snapshot's file, durably; then the journal, which `storage` would make fit after a crash."""
-        temporary = self._snapshot_path.with_name("received.tmp")
+        temporary = self._snapshot_path.with_name("snapshot.new")
         snapshot.write(temporary, whole)
         temporary.replace(self._snapshot_path)
         sync_folder(self._snapshot_path.parent)

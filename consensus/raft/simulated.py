@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from consensus.raft import core as cores
 from consensus.raft import entries, journal, messages
 from consensus.raft.core import Core
 from consensus.raft.elections import Timings
@@ -71,7 +70,6 @@ class World:
         self.applied: dict[int, bytes] = {}
         self.outcomes: dict[str, str] = {}
         self.led: dict[int, str] = {}  # term -> leader
-        self.elections = 0
         self.compact_after = 1_000_000
         self.settings: dict[str, Any] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -83,19 +81,26 @@ class World:
         patch.setattr(journal, "_RESERVE", 4096)
         patch.setattr(journal, "datasync", self._datasync)
         apply = entries.apply
-        patch.setattr(cores.entries, "apply", lambda state, entry, index: self._apply(apply, state, entry, index))
+        patch.setattr(entries, "apply", lambda state, entry, index: self._apply(apply, state, entry, index))
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for id in list(self.members):
+            self.crash(id)
 
     # The members' life.
 
     def start(self, *ids: str) -> None:
-        for id in ids or self.ids:
+        for id in ids:
             endpoint = self.endpoints[id] = Endpoint(self, id)
             founders = {other: f"{other}:1" for other in self.ids}
             files = open_files(self.folder / id)
             self.members[id] = self.core_class(
                 id, founders, TIMINGS, files, endpoint, compact_after=self.compact_after, **self.settings
             )
-            self._at(self.now + self.random.uniform(0, TICK_S), lambda id=id, m=self.members[id]: self._tick(id, m))
+            self._at(self.now + self.random.uniform(0, TICK_S), self._tick_of(id, self.members[id]))
 
     def crash(self, id: str, *, power_cut: bool = False) -> None:
         """kill -9; with `power_cut` everything is lost that was not made durable."""
@@ -105,11 +110,13 @@ class World:
         self.frozen.discard(id)
         os.close(member.journal._fd)
         member.journal.meta.close()
+        for end in ("R", "W"):
+            os.close(getattr(member._SyncObj__pipeNotifier, f"_PipeNotifier__pipe{end}"))
         if power_cut:
             for name in NAMES:
                 path = self.folder / id / name
-                if path.exists() and (kept := self._durable.get(str(path))) is not None:
-                    path.write_bytes(kept)
+                if path.exists():
+                    path.write_bytes(self._durable.get(str(path), b""))
 
     def wipe(self, id: str) -> None:
         for path in (self.folder / id).iterdir():
@@ -198,21 +205,22 @@ class World:
         self._number += 1
         heapq.heappush(self._events, (when, self._number, event))
 
+    def _tick_of(self, id: str, member: Core) -> Callable[[], None]:
+        return lambda: self._tick(id, member)
+
     def _tick(self, id: str, member: Core) -> None:
         if self.members.get(id) is not member:
             return
         if id not in self.frozen:
             member.fresh_peers = {peer for peer in self.endpoints[id].up_with if self.members[peer].fresh}
-            before = member.role
             member.step(0.0)
-            self.elections += before != "leader" and member.role == "leader"
-        self._at(self.now + TICK_S, lambda: self._tick(id, member))
+        self._at(self.now + TICK_S, self._tick_of(id, member))
 
     # What is asked of the cluster.
 
     def submit(self, id: str, name: str) -> None:
         def told(_reply: Any, outcome: str) -> None:
-            assert name not in self.outcomes, f"{name} was answered twice"
+            _must(name not in self.outcomes, f"{name} was answered twice")
             self.outcomes[name] = outcome
 
         self.members[id].submit({"op": "service.set", "v": 1, "name": name, "state": "up", "since": ""}, told)
@@ -236,7 +244,7 @@ class World:
 
     def _apply(self, apply: Callable[..., Any], state: Any, entry: bytes, index: int) -> Any:
         known = self.applied.setdefault(index, entry)
-        assert known == entry, f"two different entries were applied at {index}: {known!r} and {entry!r}"
+        _must(known == entry, f"two different entries were applied at {index}: {known!r} and {entry!r}")
         return apply(state, entry, index)
 
     def _check(self) -> None:
@@ -244,22 +252,29 @@ class World:
         for id, member in self.members.items():
             if member.role == "leader":
                 other = self.led.setdefault(member.term, id)
-                assert other == id, f"{id} and {other} both led in term {member.term}"
+                _must(other == id, f"{id} and {other} both led in term {member.term}")
                 if member.established and self.now < member.lease_until:
                     leases.append(id)
-        assert len(leases) < 2, f"two leases at once: {leases}"
+        _must(len(leases) < 2, f"two leases at once: {leases}")
 
     def verdict(self) -> None:
         """After all is healed and settled: what was promised is there, what was refused is not."""
         state = self.members[self.leader() or ""].state
         for member in self.members.values():
-            assert member.state == state
+            _must(member.state == state, f"{member.me} has another state than the leader")
         for name, outcome in self.outcomes.items():
             if outcome == "applied":
-                assert name in state["services"], f"{name} was acknowledged and is lost"
+                _must(name in state["services"], f"{name} was acknowledged and is lost")
             if outcome == "not_applied":
-                assert name not in state["services"], f"{name} was refused and is there"
+                _must(name not in state["services"], f"{name} was refused and is there")
 
     def _datasync(self, fd: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{fd}")
+        path = str(Path(f"/proc/self/fd/{fd}").readlink())
+        for temporary in (".new", ".tmp"):
+            path = path.removesuffix(temporary)  # nobody crashes between this and its renaming here
         self._durable[path] = os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def _must(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from consensus.raft import machine
+from consensus.raft import journal, machine
 from consensus.raft.journal import Damaged, Entry
 
 _MAGIC = b"omni raft snapshot 1 "
@@ -35,7 +34,7 @@ def write(path: Path, snapshot: Snapshot) -> None:
     with path.open("wb") as file:
         file.write(encode(snapshot))
         file.flush()
-        os.fsync(file.fileno())
+        journal.datasync(file.fileno())
 
 
 def read(path: Path) -> Snapshot:

@@ -47,7 +47,11 @@ def _open(folder: Path) -> Opened:
         raise Damaged(f"{folder}: {' and '.join(missing)} missing beside {', '.join(sorted(present))}")
     snapshot = snapshots.read(path) if "snapshot" in present else None
     meta = Meta(folder / "meta")
-    journal = Journal(folder / "journal", meta)
+    try:
+        journal = Journal(folder / "journal", meta)
+    except Damaged:
+        meta.close()
+        raise
     if journal.cut:
         _log.warning("%s: %d bytes of a torn last write left out; nobody was told of them", folder, journal.cut)
     _fit(journal, snapshot, folder)
