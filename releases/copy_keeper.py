@@ -1,7 +1,7 @@
 """The leader's loop over copies of artifacts: those that are too few are made again, those that nobody wants go.
 
 Owns what follows from what each host holds, as one pure function, and the pace of carrying it out. A host that does
-not answer is counted with what it held last until it has been silent for `LOST_S`; a new leader believes for so long
+not answer is counted with what it held last until it has been silent for `lost_s`; a new leader believes for so long
 that silent hosts hold everything. Repairs are idempotent: a host that is asked to fetch what it has does nothing.
 """
 
@@ -19,7 +19,6 @@ from releases.relay import ARTIFACT_GRACE
 from releases.storage import store
 
 EVERY_S = 30.0
-LOST_S = 120.0  # longer than a host needs to start again
 AT_ONCE = 20  # repairs of one round: they take bandwidth from those who work
 _SETTLED = dt.timedelta(seconds=30)  # an upload is copied before its row is made, but a row may be older than its bytes
 _log = logging.getLogger("omni.copies")
@@ -69,6 +68,7 @@ class CopyKeeper:
 
     peers: Peers
     copies: int
+    lost_s: float  # longer than a host needs to start again
     _since: float = field(default_factory=clock.monotonic)
     _seen: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ class CopyKeeper:
             if held is not None:
                 self._seen[name] = (now, frozenset(held))
             at, last = self._seen.get(name, (self._since, None))
-            if held is not None or now - at < LOST_S:
+            if held is not None or now - at < self.lost_s:
                 hosts.append(Host(name, last, held is not None))
         return hosts
 

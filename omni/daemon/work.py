@@ -31,9 +31,13 @@ def leader_loops() -> list[Loop]:
         relay.tick()
 
     others = peers()
-    copies = [] if others is None else [copy_keeper.CopyKeeper(others, settings.CONFIG.artifacts.copies)]
+    copies: list[Loop] = []
+    if others is not None:
+        kept = settings.CONFIG.artifacts
+        keeper = copy_keeper.CopyKeeper(others, kept.copies, kept.repair_after_s)
+        copies = [Loop("copies", keeper.tick, min(copy_keeper.EVERY_S, kept.repair_after_s / 2))]
     return [
-        *(Loop("copies", keeper.tick, copy_keeper.EVERY_S) for keeper in copies),
+        *copies,
         Loop("controller", controller.step, CONTROLLER_S),
         Loop("relay", ring, RELAY_S),
         Loop("domains", domain_checks.DomainChecks().tick, domain_checks.EVERY_S),

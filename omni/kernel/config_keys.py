@@ -167,7 +167,10 @@ class Artifacts(Section):
     """Where uploads and built packages are kept: a directory, or an S3-compatible bucket."""
 
     directory: str = key("", "directory; default: `artifacts` in the state directory")
-    copies: Annotated[int, Field(ge=1, le=9)] = key(2, "nodes that must hold an upload before 202, with several hosts")
+    copies: Annotated[int, Field(ge=1, le=9)] = key(2, "hosts that must hold an upload before 202, with several hosts")
+    repair_after_s: Seconds = key(
+        120.0, "the copies of a host that has been silent for so long are made again elsewhere"
+    )
     s3_bucket: str = key("", "bucket; given: S3 instead of the directory")
     s3_prefix: str = key("omni/", "prefix of the keys in the bucket")
     s3_endpoint_url: str = key("", "endpoint of an S3-compatible store; empty: the SDK's default")

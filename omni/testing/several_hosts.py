@@ -15,13 +15,16 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from omni.launch import proc
 from omni.testing.hosts import Host, Hosts
 from omni.testing.mariadb import PrivateMariaDB
 
@@ -139,14 +142,49 @@ class SeveralHosts:
             wait_until_ready(started)
         return self
 
+    def kill(self, number: int) -> None:
+        """The whole platform of one host at once, as a power cut would; its apps' instances end as well."""
+        started = self.started[number]
+        if started.process:
+            started.process.kill()
+        for found in proc.left_of(str(started.state)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(found.pid, signal.SIGKILL)
+        self._sweep(started)
+        if started.process:
+            started.process.wait(STOP_TIMEOUT_S)
+
+    def freeze(self, number: int) -> Callable[[], None]:
+        """Stop every process of one host without ending it; what to call for them to go on."""
+        pids = [found.pid for found in proc.left_of(str(self.started[number].state))]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+        def thaw() -> None:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+        return thaw
+
+    def _sweep(self, started: Started) -> None:
+        argv = [sys.executable, "-m", "agent.sweep", "--state", str(started.state)]
+        started.host.run(argv, timeout_s=STOP_TIMEOUT_S, cwd=PROJECT)
+
     def stop(self) -> None:
-        """SIGTERM to every start.sh, and wait for their ends."""
+        """SIGTERM to every start.sh, and wait for their ends; nothing of a host that was killed is left either."""
         launched = [started.process for started in self.started if started.process]
         running = [process for process in launched if process.poll() is None]
         for process in running:
             process.send_signal(signal.SIGTERM)
         for process in running:
             process.wait(STOP_TIMEOUT_S)
+        for started in self.started:
+            left = proc.left_of(str(started.state))
+            if left:
+                proc.end([found.pid for found in left], grace_s=2.0)
+                self._sweep(started)
 
 
 def wait_until_ready(started: Started, timeout_s: float = START_TIMEOUT_S) -> None:
