@@ -31,6 +31,7 @@ def lease() -> FakeLease:
     parts.forget()
     # a probe's own thread has a connection of its own, which does not see what a test has not committed
     parts.database = Inline(lambda: parts.read_database("test"), lambda why: parts.Database(False, why))
+    parts.within = lambda ask, failed: Inline(ask, failed).ask()
     return fake
 
 

@@ -127,11 +127,9 @@ class ClusterViewSet(ViewSet):
 
 def standing(config: Config, seen: parts.Database, raft: parts.Part) -> dict[str, Any]:
     """The cluster as this member knows it; `epoch` and `write_index` are the last known ones with the database away."""
-    role, leader = parts.leadership()
+    role, leader = parts.leadership(raft)
     state = raft.get("state", {})
     members = _by_status(raft, leader) if raft.get("members") else _by_configuration(config, leader)
-    if raft.get("role") == "candidate":
-        role = "candidate"
     return {
         "cluster_id": keys.cluster_id(config),
         "node": config.me.id,

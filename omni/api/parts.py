@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import connections
@@ -24,6 +25,7 @@ from omni.kernel.config import Config
 from omni.kernel.probes import Probe
 
 Part = dict[str, Any]
+Result = TypeVar("Result")
 _BROKER_TIMEOUT_S = 0.8
 _CONNECT_S = 0.3
 _RAFT_S = 0.8
@@ -83,12 +85,21 @@ def read_database(ours: str) -> Database:
     return Database(True, "", latency, epoch, index, tuple(NodeSeen(*row) for row in rows))
 
 
-def _ask_database() -> Database:
+def _with_own_connection(ask: Callable[[], Result]) -> Result:
     be_impatient()
     try:
-        return read_database(keys.cluster_id(settings.CONFIG))
+        return ask()
     finally:
         connections.close_all()
+
+
+def within(ask: Callable[[], Result], failed: Callable[[str], Result]) -> Result:
+    """The answer of something that reads the database; `failed`'s when there is none within a second."""
+    return Probe(lambda: _with_own_connection(ask), failed).ask()
+
+
+def _ask_database() -> Database:
+    return _with_own_connection(lambda: read_database(keys.cluster_id(settings.CONFIG)))
 
 
 def _ask_broker() -> Part:
@@ -128,15 +139,21 @@ def forget() -> None:
         probe.forget()
 
 
-def leadership() -> tuple[str, str | None]:
-    """(role, leader's `host:port`) by the lease page: no network, no database."""
+def leadership(status: Part | None = None) -> tuple[str, str | None]:
+    """(role, leader's `host:port`) by the lease page: no network, no database.
+
+    With the Raft process's `status`, also who was elected and could not claim the fence yet (the database is away).
+    """
     try:
         answer = gate.lease().current()
     except ConsensusUnavailable:
-        return "unknown", None
-    if isinstance(answer, Held):
-        return "leader", settings.CONFIG.me.netloc
-    return "follower", answer.leader
+        role, leader = "unknown", None
+    else:
+        if isinstance(answer, Held):
+            return "leader", settings.CONFIG.me.netloc
+        role, leader = "follower", answer.leader
+    status = status or {}
+    return status.get("role", role), leader or status.get("leader")
 
 
 def agent_part(seen: Database, replicated: Part) -> Part:

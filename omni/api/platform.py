@@ -80,7 +80,7 @@ def _why_not_ready(seen: parts.Database, role: str, leader: str | None) -> str:
 
 def _raft(config: Config, status: parts.Part) -> parts.Part:
     """This member's part in the agreement on who leads; with a single member there is none to reach."""
-    role, leader = parts.leadership()
+    role, leader = parts.leadership(status)
     alone = len(config.members) < 2
     part: parts.Part = {"status": "up" if leader else "down", "role": role, "leader": leader}
     part["mode"] = "static" if alone else "raft"

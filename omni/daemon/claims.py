@@ -19,7 +19,9 @@ from omni.kernel import clock, failpoints
 from omni.kernel.errors import OmniError
 
 CHECK_S = 1.0
-ABLE_S = 3.5  # silent for longer than a check may take: the database does not answer us
+# A database that is silent for so long does not answer us. A leader takes longer to say so than the others: when it
+# answers nobody, they have said so first, and a leadership that would help nobody stays where it is.
+ABLE_S, ABLE_LEADER_S = 2.0, 4.0
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.4, 1.0)
 _FOREIGN_S = 5.0
 _log = logging.getLogger("omni.leadership")
@@ -36,7 +38,8 @@ class FenceClaims:
         self._serving = 0
         self._failures = 0
         self._answered_at: float | None = None
-        self._refused = False
+        self._failing = False  # the last check
+        self._refused = False  # it answers and yet takes no claim of ours
         self._complaint = ""
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
@@ -49,7 +52,12 @@ class FenceClaims:
     def able(self) -> bool:
         """Whether the database answers this member and takes its claims."""
         answered = self._answered_at
-        return answered is not None and clock.monotonic() - answered < ABLE_S and not self._refused
+        if answered is None or self._refused:
+            return False
+        silent_s = clock.monotonic() - answered
+        if self._lease.term() is not None:
+            return silent_s < ABLE_LEADER_S
+        return silent_s < ABLE_S and not self._failing
 
     def elected(self, term: int) -> None:
         self._failures = 0
@@ -98,11 +106,12 @@ class FenceClaims:
             return self._later(f"cannot lead: {lost}")
         except (Error, OmniError) as error:
             connections.close_all()
-            self._refused = True  # it may answer and yet take no write; let another one lead that can
+            self._refused = self._read() is not None  # then let another one lead whose claim it takes
             return self._later(f"cannot lead: {error}")
         failpoints.hit("claimed_before_serve")
         self._claim, self._term, self._prepared = claim, term, False
-        self._answered_at, self._refused, self._failures, self._complaint = clock.monotonic(), False, 0, ""
+        self._answered_at, self._failing, self._refused = clock.monotonic(), False, False
+        self._failures, self._complaint = 0, ""
         self._lease.grant(term, claim.epoch, claim.claim_id)
         if claim.write_index:  # the platform exists: whoever waits to write need not wait for our checks
             self._serving = claim.epoch
@@ -129,7 +138,6 @@ class FenceClaims:
         if found is None:
             return
         epoch, _, cluster, holder = found
-        self._answered_at = clock.monotonic()
         if cluster not in ("", self._cluster_id):
             self._refuse(str(fence.ForeignCluster(cluster, self._cluster_id)))
         elif self._refused and self._lease.term() is None:
@@ -142,11 +150,14 @@ class FenceClaims:
         connections[DEFAULT_DB_ALIAS].close_if_unusable_or_obsolete()
         for _ in range(2):
             try:
-                return fence.read()
+                found = fence.read()
             except Error as error:
                 connections.close_all()
                 problem = error
-        self._answered_at = None
+            else:
+                self._answered_at, self._failing = clock.monotonic(), False
+                return found
+        self._failing = True
         self._complain(f"the database does not answer: {problem}")
         return None
 

@@ -15,7 +15,7 @@ from consensus.models import Fence
 from consensus.page import PageLease, PageWriter
 from consensus.raft.page import RaftPage, RaftPageWriter, RaftView
 from consensus.static import StaticLease
-from omni.daemon.claims import FenceClaims
+from omni.daemon.claims import ABLE_LEADER_S, ABLE_S, FenceClaims
 from omni.daemon.leadership import Leadership
 from omni.kernel import clock
 from omni.kernel.errors import NotLeader
@@ -213,6 +213,26 @@ def test_a_database_that_does_not_answer_makes_the_member_unable(
     member.claims.step()
     assert member.claims.able
     assert member.tick() == "held 2"
+
+
+def test_a_leader_says_later_than_the_others_that_the_database_is_silent(
+    member: Member, written: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silent for all: the others have said so before it does, so it is told to hand over to nobody."""
+    member.view("leader", 3, "a:1")
+    member.step()
+    monkeypatch.setattr(fence, "read", _fail)
+    member.claims.step()
+    assert member.claims.able
+    now = clock.monotonic()
+    monkeypatch.setattr(clock, "monotonic", lambda: now + ABLE_S + 0.1)
+    member.view("leader", 3, "a:1")
+    assert member.claims.able
+    member.view("follower", 4, "b:2", established=False)
+    assert not member.claims.able
+    monkeypatch.setattr(clock, "monotonic", lambda: now + ABLE_LEADER_S + 0.1)
+    member.view("leader", 5, "a:1")
+    assert not member.claims.able
 
 
 def test_after_a_graceful_end_the_page_names_the_successor(member: Member, written: None) -> None:
