@@ -39,6 +39,7 @@ def test_without_the_fence_a_frozen_leader_that_wakes_up_is_caught(namespaces: N
         assert found == {"epochs_only_rise"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mutant", "rule"),
     [
