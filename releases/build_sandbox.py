@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from releases import worker_given
 from releases.build_errors import BuildFailed
 from releases.builders.base import APP, CACHE, PLATFORM, Command, HostTools
 from releases.contract import STDERR, STDOUT, BuildLimits
 from releases.disk_use import bytes_below, remove_tree
 from releases.lease import Stop
 from releases.registry_settings import RegistrySettings
-from sandbox import bubblewrap, identity
+from sandbox import bubblewrap, cgroups, identity
 from sandbox.cgroups import Group, Unavailable
 from sandbox.probe import Facts, probe
 
@@ -41,18 +42,23 @@ Sink = Callable[[int, str], None]
 
 @cache
 def host_facts(bwrap_path: str) -> Facts:
-    """Probed once a process; "" means wherever bubblewrap is found."""
-    return probe(bwrap_path or None)
+    """As the process that started the worker says, else probed once; "" means wherever bubblewrap is found."""
+    told = worker_given.given()
+    return told.facts if told else probe(bwrap_path or None)
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Where one attempt works. `root` is made for it and removed with it; `cache` belongs to its app and stays."""
+    """Where one attempt works. `root` is made for it and removed with it; `cache` belongs to its app and stays.
+
+    `group` is the name of its cgroup below `groups`.
+    """
 
     root: Path
     cache: Path
     uid: int
     group: str
+    groups: str = cgroups.PARENT
     _lock: list[int] = field(default_factory=list)
 
     @property
@@ -105,7 +111,9 @@ class BuildSandbox:
 
     def __enter__(self) -> BuildSandbox:
         with contextlib.suppress(Unavailable):
-            self._group = Group.create(self.room.group, self.limits.memory_mb * MIB, cpu_weight=0.5, pids=_PROCESSES)
+            layout = cgroups.layout_below(self.room.groups)
+            memory = self.limits.memory_mb * MIB
+            self._group = Group.create(self.room.group, memory, cpu_weight=0.5, pids=_PROCESSES, layout=layout)
         settings = self.registries.write(self.room.root / "settings")
         self._binds = [
             *bubblewrap.runtime_binds(),
@@ -266,7 +274,7 @@ def remove_unless_busy(root: Path) -> bool:
 
 def _lock(root: Path) -> int:
     """Held until closed or until this process ends; programs that it starts do not inherit it."""
-    descriptor = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -20,7 +20,7 @@ from celery import shared_task, signals
 from celery.exceptions import SoftTimeLimitExceeded
 
 from omni.kernel import config as configuration
-from releases import pipeline, worker_sweep
+from releases import pipeline, worker_given, worker_sweep
 from releases.build_errors import BuildFailed, BuildStopped
 from releases.build_sandbox import Room, host_facts, uid_of
 from releases.builders.base import HostTools
@@ -89,7 +89,8 @@ def worker_settings() -> WorkerSettings:
 
 @cache
 def registries() -> RegistrySettings:
-    return read_registries()
+    told = worker_given.given()
+    return told.registries if told else read_registries()
 
 
 @shared_task(name="releases.tasks.build", acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
@@ -195,7 +196,8 @@ def _room(claim: Claim, settings: WorkerSettings) -> Room:
         root = Path(tempfile.gettempdir()) / f"omni-build-{tag}-{claim.build_id}-{claim.attempt}"
     cache = settings.cache / f"app-{claim.app_id}"
     group = f"build-{tag}-{claim.build_id}-{claim.attempt}"
-    return Room(root, cache, uid_of(claim.app_id, facts, settings.uid_base), group)
+    groups = worker_sweep.groups_of(settings.directory)
+    return Room(root, cache, uid_of(claim.app_id, facts, settings.uid_base), group, groups)
 
 
 def _open_worker(**_: Any) -> None:
@@ -208,7 +210,7 @@ def _open_worker(**_: Any) -> None:
     facts = host_facts(settings.bwrap)
     for note in facts.notes:
         log.warning("builds: %s", note)
-    if facts.network == "filtered" and facts.user_switch:
+    if worker_given.given() is None and facts.network == "filtered" and facts.user_switch:
         allowed = [(port, port) for port in registries().loopback_ports]
         network.install(
             worker_sweep.table_of(settings.directory),
@@ -217,6 +219,8 @@ def _open_worker(**_: Any) -> None:
 
 
 def _close_worker(**_: Any) -> None:
+    if worker_given.given() is not None:
+        return  # whoever started us filters the network, and sweeps after us
     try:
         network.remove(worker_sweep.table_of(worker_settings().directory))
     except network.Unavailable:

@@ -53,7 +53,17 @@ def build(settings: WorkerSettings) -> Iterator[Build]:
 
     yield run
     assert list(settings.rooms.iterdir()) == [], "a room outlived its attempt"
-    assert cgroups.names(f"build-{worker_sweep.tag_of(settings.directory)}-") == []
+    assert not left_groups(settings.directory)
+    cgroups.remove_parent(worker_sweep.groups_of(settings.directory))
+
+
+def left_groups(directory: Path) -> list[str]:
+    """The cgroups of builds of this worker directory that are still there."""
+    try:
+        layout = cgroups.layout_below(worker_sweep.groups_of(directory))
+    except cgroups.Unavailable:
+        return []
+    return cgroups.names("build-", layout)
 
 
 def archive(files: dict[str, str], modes: dict[str, int] | None = None) -> bytes:
@@ -344,7 +354,18 @@ def test_killing_the_worker_kills_the_build_and_the_next_worker_tidies_up(settin
         time.sleep(0.01)
     worker_sweep.sweep(settings.directory)
     assert list(settings.rooms.iterdir()) == []
-    assert cgroups.names(f"build-{worker_sweep.tag_of(settings.directory)}-") == []
+    assert not left_groups(settings.directory)
+    cgroups.remove_parent(worker_sweep.groups_of(settings.directory))
+
+
+def test_a_sweep_follows_no_link_and_waits_for_nothing(settings: WorkerSettings, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    (settings.rooms / "5-1").symlink_to(tmp_path / "precious")
+    os.mkfifo(settings.rooms / "6-1")
+    worker_sweep.sweep(settings.directory)
+    assert list(settings.rooms.iterdir()) == []
+    assert (tmp_path / "precious" / "file").exists()
 
 
 def test_the_platforms_own_failure_is_not_blamed_on_the_upload(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,14 +26,31 @@ def table_of(directory: Path) -> str:
     return f"omni_build_{tag_of(directory)}"
 
 
+def groups_of(directory: Path) -> str:
+    """The parent of the cgroups of one worker's builds."""
+    return f"{cgroups.PARENT}/builder-{tag_of(directory)}"
+
+
 def sweep(directory: Path) -> None:
-    """Remove the rooms that nobody works in any more, with the cgroups of their attempts."""
+    """Remove the rooms that nobody works in any more, with the cgroups of their attempts.
+
+    As root this walks through what a build may have got hold of: no link is followed, nothing is opened that waits.
+    """
     tag = tag_of(directory)
     rooms = directory / "builds"
     roots = [*(rooms.iterdir() if rooms.is_dir() else ()), *Path(tempfile.gettempdir()).glob(f"omni-build-{tag}-*")]
-    busy = {root.name for root in roots if not remove_unless_busy(root)}
-    for name in cgroups.names(f"build-{tag}-"):
-        group = cgroups.Group.open(name)
+    busy = set()
+    for root in roots:
+        if root.is_symlink() or not root.is_dir():
+            root.unlink(missing_ok=True)
+        elif not remove_unless_busy(root):
+            busy.add(root.name)
+    try:
+        layout = cgroups.layout_below(groups_of(directory))
+    except cgroups.Unavailable:
+        return
+    for name in cgroups.names(f"build-{tag}-", layout):
+        group = cgroups.Group.open(name, layout)
         attempt = name.removeprefix(f"build-{tag}-")
         if group and not any(root == attempt or root.endswith(f"-{attempt}") for root in busy):
             group.kill()
@@ -46,6 +63,7 @@ def main() -> int:
         return 2
     directory = Path(sys.argv[1]).absolute()
     sweep(directory)
+    cgroups.remove_parent(groups_of(directory))
     try:
         network.remove(table_of(directory))
     except network.Unavailable:

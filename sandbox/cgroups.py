@@ -1,7 +1,8 @@
 """Limits on memory, CPU and process count of a whole process tree, by cgroup v1 or v2.
 
 Owns the directories `omni/<name>` in the cgroup file systems and nothing else. Raises Unavailable where the host
-does not permit them; never pretends. A group is found again by its name after a restart of the caller.
+does not permit them; never pretends. A group is found again by its name after a restart of the caller. `delegate`
+gives a user a directory below `omni` in which it makes groups of its own (`layout(parent)`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Version = Literal["cgroup-v1", "cgroup-v2", "none"]
 
 MOUNT = Path("/sys/fs/cgroup")
 PARENT = "omni"
+LEAF = f"{PARENT}-platform"  # v2: where our own processes are, because an inner node may hold none
+_GIVEN_V2 = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,100}\Z")
 _CPU_PERIOD_US = 100_000
 _UNLIMITED_V1 = 1 << 60  # v1 writes "no limit" as a huge page-rounded number
@@ -50,6 +53,7 @@ class Layout(Protocol):
     def oom_kills(self, name: str) -> int: ...
     def freeze(self, name: str, frozen: bool) -> None: ...
     def kill_at_once(self, name: str) -> bool: ...
+    def give_to(self, uid: int) -> None: ...
 
 
 class V1:
@@ -58,8 +62,9 @@ class V1:
     CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "freezer")
     NEEDED = ("memory", "cpu", "pids")
 
-    def __init__(self, mount: Path) -> None:
+    def __init__(self, mount: Path, parent: str = PARENT) -> None:
         self.mount = mount
+        self.parent = parent
         self.present = [name for name in self.CONTROLLERS if (mount / name).is_dir()]
 
     def directories(self, name: str) -> list[Path]:
@@ -67,7 +72,7 @@ class V1:
         for controller in self.present:
             # cpu and cpuacct are often one tree under two names.
             real = (self.mount / controller).resolve()
-            seen.setdefault(real, self.mount / controller / PARENT / name)
+            seen.setdefault(real, self.mount / controller / self.parent / name)
         return list(seen.values())
 
     def make(self, name: str, bounds: Bounds) -> None:
@@ -117,23 +122,27 @@ class V1:
         return False
 
     def _file(self, controller: str, name: str, file: str) -> Path:
-        return self.mount / controller / PARENT / name / file
+        return self.mount / controller / self.parent / name / file
+
+    def give_to(self, uid: int) -> None:
+        for directory in {path.parent for path in self.directories("x")}:
+            directory.mkdir(parents=True, exist_ok=True)
+            os.chown(directory, uid, uid)
 
 
 class V2:
     """One tree; `base` is the cgroup in which ours is made (the root, or the one that was delegated to us)."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, parent: str = PARENT) -> None:
         self.base = base
+        self.parent = parent
 
     def directories(self, name: str) -> list[Path]:
-        return [self.base / PARENT / name]
+        return [self.base / self.parent / name]
 
     def make(self, name: str, bounds: Bounds) -> None:
-        (self.base / PARENT).mkdir(exist_ok=True)
-        for parent in (self.base, self.base / PARENT):
-            self._delegate(parent)
-        (self.base / PARENT / name).mkdir(exist_ok=True)
+        self._make_parents()
+        (self.base / self.parent / name).mkdir(exist_ok=True)
         _write(self._file(name, "memory.max"), "max" if bounds.memory_bytes is None else bounds.memory_bytes)
         with contextlib.suppress(OSError):  # absent without swap accounting
             _write(self._file(name, "memory.swap.max"), 0 if bounds.memory_bytes is not None else "max")
@@ -141,6 +150,23 @@ class V2:
         _write(self._file(name, "cpu.max"), f"{quota} {_CPU_PERIOD_US}")
         _write(self._file(name, "cpu.weight"), max(1, min(10_000, int(100 * bounds.cpu_weight))))
         _write(self._file(name, "pids.max"), "max" if bounds.pids is None else bounds.pids)
+
+    def _make_parents(self) -> None:
+        above = self.base
+        for part in ("", *Path(self.parent).parts):
+            above = above / part
+            above.mkdir(exist_ok=True)
+            self._delegate(above)
+
+    def give_to(self, uid: int) -> None:
+        """A user may move processes only within what is its own: the caller goes there first."""
+        self._make_parents()
+        top = self.base / self.parent
+        leaf = top / LEAF
+        leaf.mkdir(exist_ok=True)
+        _write(leaf / "cgroup.procs", os.getpid())
+        for path in (top, leaf, *(top / name for name in _GIVEN_V2), leaf / "cgroup.procs"):
+            os.chown(path, uid, uid)
 
     def _delegate(self, parent: Path) -> None:
         file = parent / "cgroup.subtree_control"
@@ -152,7 +178,7 @@ class V2:
             _write(file, " ".join(missing))
         except OSError:
             # An inner node may hold no process of its own: move ours into a leaf, then ask again.
-            leaf = parent / f"{PARENT}-platform"
+            leaf = parent / LEAF
             leaf.mkdir(exist_ok=True)
             for pid in (parent / "cgroup.procs").read_text(encoding="ascii").split():
                 with contextlib.suppress(ProcessLookupError):
@@ -185,7 +211,7 @@ class V2:
         return True
 
     def _file(self, name: str, file: str) -> Path:
-        return self.base / PARENT / name / file
+        return self.base / self.parent / name / file
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +232,7 @@ class Group:
         layout: Layout | None = None,
     ) -> Group:
         """Idempotent: an existing group of that name gets these limits."""
-        group = cls(_checked(name), layout or _layout())
+        group = cls(_checked(name), layout or layout_below())
         try:
             group.layout.make(name, Bounds(memory_bytes, cpu_quota, cpu_weight, pids))
         except OSError as error:
@@ -218,7 +244,7 @@ class Group:
     def open(cls, name: str, layout: Layout | None = None) -> Group | None:
         """The group of that name, or None when the host has none."""
         try:
-            group = cls(_checked(name), layout or _layout())
+            group = cls(_checked(name), layout or layout_below())
         except Unavailable:
             return None
         return group if any(directory.is_dir() for directory in group._directories()) else None
@@ -297,41 +323,61 @@ class Group:
 def names(prefix: str = "", layout: Layout | None = None) -> list[str]:
     """Names of the groups that exist here: what a sweep after a crash starts from."""
     try:
-        directory = (layout or _layout()).directories("x")[0].parent
+        directory = (layout or layout_below()).directories("x")[0].parent
         return sorted(entry.name for entry in directory.iterdir() if entry.is_dir() and entry.name.startswith(prefix))
     except (Unavailable, OSError):
         return []
 
 
-def version() -> Version:
+def version(parent: str = PARENT) -> Version:
     """Which cgroups can really be had here, by making one and removing it. Raises Unavailable with the reason."""
-    group = Group.create(f"trial-{os.getpid()}-{time.monotonic_ns()}", 64 * 1024 * 1024, 0.5, 1.0, 16)
+    name, layout = f"trial-{os.getpid()}-{time.monotonic_ns()}", layout_below(parent)
+    group = Group.create(name, 64 * 1024 * 1024, 0.5, 1.0, 16, layout)
     group.remove()
     return "cgroup-v1" if isinstance(group.layout, V1) else "cgroup-v2"
 
 
-def _layout(mount: Path = MOUNT) -> Layout:
-    v1 = V1(mount)
+def delegate(parent: str, uid: int) -> None:
+    """Make the directory `parent` and give it to a user. Raises Unavailable."""
+    try:
+        layout_below(parent).give_to(uid)
+    except OSError as error:
+        raise Unavailable(f"the host refuses a cgroup: {error.strerror} ({error.filename})") from error
+
+
+def remove_parent(parent: str) -> None:
+    """Remove the directory that was made by `delegate`, if nothing is in it."""
+    with contextlib.suppress(Unavailable):
+        for directory in layout_below(parent).directories(LEAF):
+            for path in (directory, directory.parent):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+def layout_below(parent: str = PARENT, mount: Path = MOUNT) -> Layout:
+    """How groups are made here below `parent`. Raises Unavailable."""
+    v1 = V1(mount, parent)
     if all(name in v1.present for name in V1.NEEDED):
         return v1
-    for base in _v2_bases(mount):
+    for base in _v2_bases(mount, parent):
         try:
             offered = set((base / "cgroup.controllers").read_text(encoding="ascii").split())
         except OSError:
             continue
-        if {"memory", "cpu", "pids"} <= offered and os.access(base, os.W_OK):
-            return V2(base)
+        writable = any(os.access(path, os.W_OK) for path in (base, base / parent))
+        if {"memory", "cpu", "pids"} <= offered and writable:
+            return V2(base, parent)
     raise Unavailable("no writable cgroup tree with memory, cpu and pids")
 
 
-def _v2_bases(mount: Path) -> list[Path]:
+def _v2_bases(mount: Path, parent: str) -> list[Path]:
     own = ""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             if line.startswith("0::/"):
                 own = line.removeprefix("0::/")
     # Once moved into the leaf, our own path is the leaf's: the tree that was given to us is above it.
-    own = own.removesuffix(f"{PARENT}-platform").rstrip("/")
+    own = own.removesuffix(LEAF).rstrip("/").removesuffix(parent).rstrip("/")
     return [mount, mount / own] if own else [mount]
 
 

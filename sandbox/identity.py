@@ -1,7 +1,7 @@
-"""Which user id an app or a build runs as.
+"""Which user id an app, a build or a build worker runs as.
 
 Owns the arithmetic only: it creates no accounts, since the kernel needs none. Every app has an id of its own, so
-that a process that breaks out of its sandbox still meets file permissions; builds come from another range.
+that a process that breaks out of its sandbox still meets file permissions; builds and workers have other ranges.
 """
 
 from __future__ import annotations
@@ -9,28 +9,30 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-Kind = Literal["app", "build"]
+Kind = Literal["app", "build", "worker"]
 
 DEFAULT_BASE = 61000
 APP_SLOTS = 20_000
 BUILD_SLOTS = 1_000
+WORKER_SLOTS = 100
+ALL_SLOTS = APP_SLOTS + BUILD_SLOTS + WORKER_SLOTS
+_RANGES = {"app": (0, APP_SLOTS), "build": (APP_SLOTS, BUILD_SLOTS), "worker": (APP_SLOTS + BUILD_SLOTS, WORKER_SLOTS)}
 
 # 65534 is "nobody" and what unmapped owners show up as; 65535 is -1 for 16-bit interfaces.
 _RESERVED = (65534, 65535)
 
 
 def uid_for(kind: Kind, number: int, base: int = DEFAULT_BASE) -> int:
-    """The user id (and group id) of app or build `number`. Numbers wrap around at the size of the range."""
+    """The user id (and group id) of app, build or worker `number`. Numbers wrap around at the size of the range."""
     if number < 0 or base <= 0:
         raise ValueError(f"no user id for {kind} {number} with base {base}")
-    offset = number % APP_SLOTS if kind == "app" else APP_SLOTS + number % BUILD_SLOTS
-    return _skip_reserved(base + offset)
+    start, size = _RANGES[kind]
+    return _skip_reserved(base + start + number % size)
 
 
 def uid_range(kind: Kind, base: int = DEFAULT_BASE) -> tuple[int, int]:
     """First and last user id that `uid_for` can answer; the reserved ids inside belong to nobody."""
-    start = 0 if kind == "app" else APP_SLOTS
-    size = APP_SLOTS if kind == "app" else BUILD_SLOTS
+    start, size = _RANGES[kind]
     return _skip_reserved(base + start), _skip_reserved(base + start + size - 1)
 
 

@@ -15,7 +15,6 @@ from typing import Literal
 
 from sandbox import bubblewrap, cgroups, identity, network
 
-_TRIAL_UID = 61000
 _TIMEOUT_S = 10
 
 
@@ -31,26 +30,36 @@ class Facts:
     user_switch: bool = False
 
 
-def probe(bwrap_path: str | None = None) -> Facts:
-    """Try everything once. `bwrap_path` goes before $OMNI_BWRAP_BIN, the system's and the wheel's."""
+def probe(
+    bwrap_path: str | None = None,
+    *,
+    cgroup_parent: str = cgroups.PARENT,
+    filtered: bool | None = None,
+    user: int = identity.DEFAULT_BASE,
+) -> Facts:
+    """Try everything once. `bwrap_path` goes before $OMNI_BWRAP_BIN, the system's and the wheel's.
+
+    `filtered`: whether somebody else keeps our users from control ports; None: that it is for us to do. `user` is one
+    that programs may get.
+    """
     notes: list[str] = []
     switch = identity.may_change_user()
     if not switch:
         notes.append("not root: programs run under the platform's own user")
-    bwrap = _working_bwrap(bwrap_path, switch, notes)
+    bwrap = _working_bwrap(bwrap_path, switch, user, notes)
     if bwrap is None and switch and not _python_is_open():
         notes.append(f"programs cannot run Python: {sys.base_prefix} is closed to users other than root")
     return Facts(
         isolation="bubblewrap" if bwrap else "none",
-        limits=_limits(notes),
-        network=_network(notes),
+        limits=_limits(notes, cgroup_parent),
+        network=_network(notes) if filtered is None else "filtered" if filtered else "shared",
         notes=notes,
         bwrap=bwrap,
         user_switch=switch,
     )
 
 
-def _working_bwrap(given: str | None, switch: bool, notes: list[str]) -> str | None:
+def _working_bwrap(given: str | None, switch: bool, user: int, notes: list[str]) -> str | None:
     if not sys.platform.startswith("linux"):
         notes.append(f"no sandbox on {sys.platform}")
         return None
@@ -59,22 +68,22 @@ def _working_bwrap(given: str | None, switch: bool, notes: list[str]) -> str | N
         notes.append(f"no isolation: bubblewrap not found{f' at {given}' if given else ''}")
         return None
     facts = Facts("bubblewrap", "none", "shared", [], found, switch)
-    reason = _trial(facts)
+    reason = _trial(facts, user)
     if reason is None:
         return found
     notes.append(f"no isolation: {reason}")
     return None
 
 
-def _trial(facts: Facts) -> str | None:
+def _trial(facts: Facts, user: int) -> str | None:
     """None when a sandbox keeps what it promises here, else the reason why not."""
     spec = bubblewrap.Spec(
         argv=["/bin/sh", "-c", "id -u; cat /etc/shadow >/dev/null 2>&1 && echo leak; grep CapEff /proc/self/status"],
         env={"PATH": "/usr/bin:/bin"},
         cwd="/",
         binds=bubblewrap.runtime_binds(),
-        uid=_TRIAL_UID,
-        gid=_TRIAL_UID,
+        uid=user,
+        gid=user,
         die_with_parent=True,
     )
     try:
@@ -92,7 +101,7 @@ def _trial(facts: Facts) -> str | None:
         return f"bubblewrap did not run: {error}"
     if done.returncode != 0:
         return (done.stderr.strip().splitlines() or [f"bubblewrap ended with {done.returncode}"])[-1]
-    expected = [str(_TRIAL_UID if facts.user_switch else os.getuid()), "CapEff:\t0000000000000000"]
+    expected = [str(user if facts.user_switch else os.getuid()), "CapEff:\t0000000000000000"]
     return None if done.stdout.splitlines() == expected else f"the sandbox leaks: {done.stdout.strip()!r}"
 
 
@@ -102,9 +111,9 @@ def _python_is_open() -> bool:
     return all(directory.stat().st_mode & 0o001 for directory in (prefix, *prefix.parents))
 
 
-def _limits(notes: list[str]) -> Literal["cgroup-v1", "cgroup-v2", "none"]:
+def _limits(notes: list[str], parent: str) -> Literal["cgroup-v1", "cgroup-v2", "none"]:
     try:
-        return cgroups.version()
+        return cgroups.version(parent)
     except cgroups.Unavailable as error:
         notes.append(f"limits are not enforced: {error}")
         return "none"

@@ -19,7 +19,9 @@ def test_users_stay_in_their_range_and_are_never_reserved(base: int, number: int
     app, build = uid_for("app", number, base), uid_for("build", number, base)
     assert uid_range("app", base)[0] <= app <= uid_range("app", base)[1] < uid_range("build", base)[0]
     assert uid_range("build", base)[0] <= build <= uid_range("build", base)[1]
-    assert {app, build}.isdisjoint({65534, 65535})
+    worker = uid_for("worker", number, base)
+    assert uid_range("build", base)[1] < uid_range("worker", base)[0] <= worker <= uid_range("worker", base)[1]
+    assert {app, build, worker}.isdisjoint({65534, 65535})
     assert uid_for("app", number + APP_SLOTS, base) == app
     assert uid_for("build", number + BUILD_SLOTS, base) == build
 

@@ -185,7 +185,12 @@ class Config(Keys):
         given = self.broker_url.get_secret_value()
         if given.startswith("unix://"):
             return "redis+socket://" + given.removeprefix("unix://")
-        return given or ("filesystem://" if sys.platform == "win32" else f"redis+socket://{self.socket_path('broker')}")
+        return given or ("filesystem://" if sys.platform == "win32" else f"redis+socket://{self.broker_socket}")
+
+    @property
+    def broker_socket(self) -> str:
+        """In a folder of its own, so that the build worker may come in there and nowhere else."""
+        return self.socket_path("broker/broker")
 
     def socket_path(self, name: str) -> str:
         """Where the socket `name` lies: in `run/`, or in the temporary directory when that path is too long for one."""

@@ -36,6 +36,7 @@ INTERNAL_VARIABLES = {
     "OMNI_CONTROL_PLANE": "where a build worker finds the nodes, comma between",
     "OMNI_WORKER_TOKEN": "token of a build worker that has no cluster secret",
     "OMNI_WORKER_TLS": "folder of what proves a build worker to members of other hosts",
+    "OMNI_WORKER_GIVEN": "what a build worker was told by the process that started it",
     "OMNI_WORKER_DIR": "where a build worker keeps its files",
 }
 INTERNAL_PREFIXES = ("OMNI_TEST_", "OMNI_BENCH_")

@@ -228,8 +228,8 @@ def test_instance_ports_of_nodes_do_not_overlap(tmp_path: Path) -> None:
 def test_socket_paths_stay_short(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 80) / ("e" * 80)
     read = config.load(write(tmp_path, FOUNDING), {"OMNI_STATE": str(deep)})
-    assert len(read.socket_path("broker").encode()) <= 100
-    assert read.broker == f"redis+socket://{read.socket_path('broker')}"
+    assert len(read.broker_socket.encode()) <= 100
+    assert read.broker == f"redis+socket://{read.broker_socket}"
 
 
 def test_database_urls_are_taken_apart(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 
 from omni.kernel import internal_tokens, keys, secret_files
 from omni.kernel.config import Config, Member
+from sandbox import identity
 
+_BROKER_COMMANDS_OFF = ("CONFIG", "MODULE", "DEBUG", "REPLICAOF", "SLAVEOF", "SHUTDOWN", "ACL", "MIGRATE", "FUNCTION")
 _LETTERS = string.ascii_lowercase + string.digits
 
 
@@ -68,14 +70,20 @@ def _write_certificates(config: Config, here: list[Member]) -> None:
 
 
 def _make_folders(config: Config, here: list[Member]) -> None:
-    config.state.mkdir(parents=True, exist_ok=True)
+    config.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    _close_to_others(config.state, 0o711)
     for name in ("run", "broker", "worker", "ingress"):
         _private(config.state / name)
-    _private(Path(config.socket_path("broker")).parent)
-    (config.state / "instances").mkdir(exist_ok=True)
-    config.artifacts_path.mkdir(parents=True, exist_ok=True)
+    _private(Path(config.broker_socket).parent.parent)
+    _share_with_worker(config, Path(config.broker_socket).parent)
+    (config.state / "instances").mkdir(mode=0o711, exist_ok=True)
+    config.artifacts_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for member in here:
-        (config.node_dir(member) / "agent").mkdir(parents=True, exist_ok=True)
+        (config.node_dir(member) / "agent").mkdir(mode=0o711, parents=True, exist_ok=True)
+    # Apps' own users pass through to their instances, by name and without looking around.
+    for folder in (config.state / "instances", *(config.node_dir(member) for member in here)):
+        _close_to_others(folder, 0o711)
+    _close_to_others(config.artifacts_path, 0o700)
 
 
 def _private(folder: Path) -> None:
@@ -85,6 +93,27 @@ def _private(folder: Path) -> None:
         raise secret_files.UnsafeSecretFile(f"{folder}: belongs to another user; remove it, or choose another --state")
     if sys.platform != "win32" and about.st_mode & 0o077:
         folder.chmod(0o700)
+
+
+def _close_to_others(folder: Path, mode: int) -> None:
+    """No more than `mode`, if the folder is ours to change."""
+    about = folder.stat()
+    if sys.platform != "win32" and about.st_uid == os.geteuid() and about.st_mode & 0o777 & ~mode:
+        folder.chmod(about.st_mode & mode)
+
+
+def _share_with_worker(config: Config, folder: Path) -> None:
+    """As root, the build worker's group may come in; what is made in there belongs to that group."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        _private(folder)
+        return
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about, worker = folder.stat(), identity.uid_for("worker", 0, config.agent.uid_base)
+    if about.st_uid != 0:
+        raise secret_files.UnsafeSecretFile(f"{folder}: belongs to another user; remove it, or choose another --state")
+    if about.st_gid != worker or about.st_mode & 0o7777 != 0o2710:
+        os.chown(folder, 0, worker)
+        folder.chmod(0o2710)
 
 
 def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[str, Any]:
@@ -173,11 +202,11 @@ def worker_settings(config: Config) -> dict[str, Any]:
 
 def write_broker_settings(config: Config) -> None:
     """valkey.conf: a unix socket in a private folder, every change appended to a file, nothing evicted."""
-    socket = config.socket_path("broker")
+    socket = config.broker_socket
     lines = {
         "port": "0",
         "unixsocket": _quoted(socket),
-        "unixsocketperm": "700",
+        "unixsocketperm": "770",  # its folder lets in nobody but us and the build worker
         "dir": _quoted(str(config.state / "broker")),
         "appendonly": "yes",
         "appendfsync": "everysec",
@@ -188,6 +217,8 @@ def write_broker_settings(config: Config) -> None:
         "loglevel": "notice",
     }
     text = "".join(f"{name} {value}\n" for name, value in lines.items())
+    # The build worker runs near other people's code: it may use the queue, not the server.
+    text += "".join(f'rename-command {command} ""\n' for command in _BROKER_COMMANDS_OFF)
     (config.state / "broker" / "valkey.conf").write_text(text, encoding="utf-8")
 
 

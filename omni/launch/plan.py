@@ -72,7 +72,7 @@ def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[st
         "external_database": config.database.engine != "sqlite",
         "migrate": [spec.to_json() for spec in migrations(config)],
         "schema": schema(config),
-        "broker_socket": config.socket_path("broker") if config.embedded_broker and sys.platform != "win32" else "",
+        "broker_socket": config.broker_socket if config.embedded_broker and sys.platform != "win32" else "",
         "broker_process": [spec.to_json() for spec in broker(config)],
         "services": [worker(config).to_json(), ingress(config).to_json()],
         "nodes": [spec.to_json() for spec in nodes],
@@ -228,7 +228,7 @@ def valkey_binary(config: Config) -> str:
 
 
 def worker(config: Config) -> ProcessSpec:
-    """The build worker. It gets no database and no secret but its own token."""
+    """The build worker. It gets no database and no secret but its own token, and as root a user of its own."""
     name = f"builder-{config.me.address}" if config.several_hosts else "builder-1"
     environment = _environment(config, "worker") | {
         "OMNI_CONFIG": str(config.state / "worker" / "config.json"),
@@ -241,12 +241,16 @@ def worker(config: Config) -> ProcessSpec:
     if config.several_hosts:
         environment["OMNI_WORKER_TLS"] = str(config.state / "worker" / "tls")
     pool = ["--pool", "solo"] if sys.platform == "win32" else ["--concurrency", str(config.worker.builds)]
-    argv = [sys.executable, "-m", "celery", "-A", "omni.celery", "worker", "--loglevel", "WARNING"]
+    argv = [sys.executable, "-m", "releases.worker_start", sys.executable, "-m", "celery", "-A", "omni.celery"]
+    argv += ["worker", "--loglevel", "WARNING"]
     argv += ["--hostname", f"{name}@%h", "--without-gossip", "--without-mingle", *pool]
     unset = (*_DATABASE_VARIABLES, *_SECRET_VARIABLES)
     log = str(config.state / "worker" / "log")
     # A build may last half an hour: the worker is not waited for, its build is queued again when the lease runs out.
-    return ProcessSpec("worker", tuple(argv), log, "worker", environment, unset, str(PROJECT), stop_timeout_s=4.0)
+    sweep = (sys.executable, "-m", "releases.worker_sweep", str(config.state / "worker"))
+    return ProcessSpec(
+        "worker", tuple(argv), log, "worker", environment, unset, str(PROJECT), stop_timeout_s=4.0, cleanup=sweep
+    )
 
 
 def ingress(config: Config) -> ProcessSpec:

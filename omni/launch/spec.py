@@ -27,6 +27,7 @@ class ProcessSpec:
     cwd: str = ""
     stop_timeout_s: float = 8.0
     group: bool = True
+    cleanup: tuple[str, ...] = ()  # run once after it was stopped for good
     stop_order: int = 0
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -45,6 +46,7 @@ class ProcessSpec:
             "cwd": self.cwd,
             "stop_timeout_s": self.stop_timeout_s,
             "group": self.group,
+            "cleanup": list(self.cleanup),
             "stop_order": self.stop_order,
         }
 
@@ -60,5 +62,6 @@ class ProcessSpec:
             cwd=data.get("cwd", ""),
             stop_timeout_s=float(data.get("stop_timeout_s", 8.0)),
             group=bool(data.get("group", True)),
+            cleanup=tuple(data.get("cleanup", ())),
             stop_order=int(data.get("stop_order", 0)),
         )

@@ -23,6 +23,7 @@ from omni.launch.spec import ProcessSpec
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _HEALTHY_AFTER_S = 30.0
 _ROTATE_EVERY_S = 10.0
+_CLEANUP_S = 10.0
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
@@ -128,6 +129,7 @@ class Supervisor:
             self._stop_together([child for child in chosen if child.spec.stop_order == order], hurry)
         for child in chosen:
             self._sweep(child.spec)
+            self._clean_up(child.spec)
             del self.children[child.spec.name]
 
     def _stop_together(self, chosen: list[Child], hurry: Callable[[], bool]) -> None:
@@ -221,6 +223,22 @@ class Supervisor:
         left = proc.marked(self.state, lambda mark: mark == spec.mark or mark.startswith(spec.mark + "/"))
         if left:
             proc.end([found.pid for found in left], grace_s=2.0)
+
+    def _clean_up(self, spec: ProcessSpec) -> None:
+        """What the process itself could not take away: it was less trusted than we are, or was killed."""
+        if not spec.cleanup:
+            return
+        log = _open_log(spec.log)
+        try:
+            subprocess.run(
+                spec.cleanup, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=spec.environment(os.environ),
+                cwd=spec.cwd or None, timeout=_CLEANUP_S, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.say(f"what {spec.name} left could not be removed: {error}")
+        finally:
+            if log is not None:
+                os.close(log)
 
 
 def describe(code: int) -> str:

@@ -152,6 +152,22 @@ def test_sigterm_leaves_no_process_behind(machine: Machine) -> None:
     assert not (machine.state / "start.pid").exists()
 
 
+def test_what_a_process_could_not_take_away_is_removed_once_it_was_stopped_for_good(machine: Machine) -> None:
+    removed = machine.state / "removed"
+    worker = machine.spec("worker")
+    note = f"import os; open({str(removed)!r}, 'a').write(os.environ['OMNI_PROCESS'] + ' ')"
+    worker["cleanup"] = [sys.executable, "-c", note]
+    machine.plan(services=[worker])
+    launcher = machine.start()
+    until(machine.all_up)
+    os.kill(machine.pids("worker")[0], signal.SIGKILL)
+    until(lambda: len(machine.pids("worker")) == 2)
+    assert not removed.exists(), "it is started again and sweeps itself"
+    launcher.send_signal(signal.SIGTERM)
+    launcher.communicate(timeout=30)
+    assert removed.read_text() == "worker "
+
+
 def test_a_nodes_processes_end_in_their_order(machine: Machine) -> None:
     ended, ready = machine.state / "ended", machine.state / "ready"
     node = f"node-{machine.port}"

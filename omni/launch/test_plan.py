@@ -16,6 +16,7 @@ from omni.kernel import config, config_members, internal_tokens
 from omni.launch import bootstrap, demo, fresh, options, plan, ready, rotation
 from omni.launch.screen import Screen, last_lines
 from omni.launch.spec import ProcessSpec
+from sandbox.identity import uid_for
 
 MEMBERS = [{"port": 8000 + number} for number in range(4)]
 SECRETS = {
@@ -177,6 +178,14 @@ def test_what_is_secret_is_private_and_a_second_start_keeps_it(tmp_path: Path) -
         assert stat.S_IMODE((state / name).stat().st_mode) == 0o600, name
     for folder in ("run", "broker", "worker", "ingress"):
         assert stat.S_IMODE((state / folder).stat().st_mode) == 0o700, folder
+    for folder in (state, state / "instances", state / "node-8000"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o711, "apps pass through, and nobody looks around"
+    assert stat.S_IMODE((state / "artifacts").stat().st_mode) == 0o700
+    broker = (state / "run" / "broker").stat()
+    if os.geteuid() == 0:
+        assert (stat.S_IMODE(broker.st_mode), broker.st_gid) == (0o2710, uid_for("worker", 0, 61_000))
+    else:
+        assert stat.S_IMODE(broker.st_mode) == 0o700
     plan.build(load(tmp_path))
     assert {name: (state / name).read_text() for name in private} == before
 
