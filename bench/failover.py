@@ -17,7 +17,6 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,13 +24,14 @@ from bench.fence_cost import fence_ratio
 from bench.harness import report, table
 from bench.rounds import verdict
 from omni.launch import proc
+from tests.cluster import network
 from tests.cluster.lab import Lab, Shape, settle
 from tests.cluster.nodes import LabNode
 from tests.running_platform import wait_for
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _GOAL_KILL_S, _GOAL_FORWARDED = 1.0, 1.5
-_WAYS = ("killed", "frozen", "frozen in its transaction", "handed over")
+_WAYS = ("killed", "frozen", "cut off", "frozen in its transaction", "handed over")
 _numbers = itertools.count(1)
 
 
@@ -109,6 +109,10 @@ def one_trial(lab: Lab, way: str, trials: Trials) -> None:
     elif way == "frozen":
         since = time.monotonic()
         leader.freeze()
+    elif way == "cut off":
+        others = [node.host.address for node in lab.nodes if node is not leader]
+        since = time.monotonic()
+        network.cut(leader.host, [*others, *lab.database.addresses])
     elif way == "handed over":
         hand_over(lab, leader, client, trials)
         client.close()
@@ -117,6 +121,7 @@ def one_trial(lab: Lab, way: str, trials: Trials) -> None:
         since = freeze_in_transaction(leader, lab)
     until_accepted(client, trials, since)
     client.close()
+    network.heal(leader.host)
     if leader.frozen:
         leader.thaw()
     if not leader.alive:
@@ -241,13 +246,13 @@ def _terms(lab: Lab) -> tuple[int, int]:
     return found
 
 
-def measure(lab: Lab, way: str, count: int, say: Callable[[str], None]) -> Trials:
+def measure(lab: Lab, way: str, count: int) -> Trials:
     trials = Trials()
     for number in range(count):
         settle(lab, 120)
         time.sleep(1.0)
         one_trial(lab, way, trials)
-        say(f"{way}, {number + 1} of {count}: {trials.seconds[-1]:.3f} s")
+        print(f"{way}, {number + 1} of {count}: {trials.seconds[-1]:.3f} s", file=sys.stderr, flush=True)
     return trials
 
 
@@ -259,32 +264,32 @@ def main() -> None:
     parser.add_argument("--only", default="", help=f"of: {', '.join(_WAYS)}, costs, busy")
     options = parser.parse_args()
     wanted = [part.strip() for part in options.only.split(",") if part.strip()] or [*_WAYS, "costs", "busy"]
-    lines: list[str] = []
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
     with Lab(Shape(members=options.members)) as lab:
         lab.start()
-        found = {way: measure(lab, way, options.trials, say) for way in _WAYS if way in wanted}
+        lines = failovers(lab, [way for way in _WAYS if way in wanted], options.trials)
         settle(lab, 120)
-        if found:
-            head = ["the leader is", "trials", "p50, s", "p95, s", "max, s", "refused on the way"]
-            lines += [*table(head, [trials.row(way) for way, trials in found.items()]), ""]
-        if "killed" in found:
-            met = verdict(found["killed"].p95, _GOAL_KILL_S, at_most=True)
-            lines.append(f"killed → next accepted write, p95: {met}")
-        if "handed over" in found:
-            lines.append("handed over: the slowest of the writes that ran meanwhile; the aim is that none is refused")
         if "costs" in wanted:
             lines += costs(lab)
         if "busy" in wanted:
-            epochs, terms = elections_while_busy(lab, options.busy_minutes)
-            lines.append(
-                f"{options.busy_minutes:g} minutes with every core busy: {epochs} new leaders, {terms} new terms"
-            )
+            minutes = options.busy_minutes
+            epochs, terms = elections_while_busy(lab, minutes)
+            lines.append(f"{minutes:g} minutes with every core kept busy: {epochs} new leaders, {terms} new terms")
         lab.stop()
     report(f"Failover: {options.members} members, MariaDB, each in a network namespace", lines)
+
+
+def failovers(lab: Lab, ways: list[str], trials: int) -> list[str]:
+    found = {way: measure(lab, way, trials) for way in ways}
+    if not found:
+        return []
+    head = ["the leader is", "trials", "p50, s", "p95, s", "max, s", "refused on the way"]
+    lines = [*table(head, [one.row(way) for way, one in found.items()]), ""]
+    if "killed" in found:
+        met = verdict(found["killed"].p95, _GOAL_KILL_S, at_most=True)
+        lines.append(f"killed (its connections are reset) → next accepted write, p95: {met}")
+    if "handed over" in found:
+        lines.append("handed over: the slowest of the writes that ran meanwhile; the aim is that none is refused")
+    return lines
 
 
 def costs(lab: Lab) -> list[str]:
