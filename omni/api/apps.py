@@ -26,6 +26,7 @@ from apps.representation import app as show
 from consensus.gate import Transaction
 from instances import queries
 from instances import services as instances
+from instances.api_deployments import OVERRIDE, overrides_freeze
 from instances.preview import plan_now
 from instances.telemetry import series, spans
 from instances.telemetry.figures import figures
@@ -125,15 +126,15 @@ class AppViewSet(LeanViewSet):
         body["links"] = {**shown["links"], **body.get("links", {})}
         return Response(body, headers={"ETag": etag(found.revision)})
 
-    @extend_schema(request=AppFields, responses={200: dict})
+    @extend_schema(request=AppFields, parameters=[OVERRIDE], responses={200: dict})
     def partial_update(self, request: Request, app: str) -> Response:
         fields = _valid(AppFields, request)
-        expected = expected_revision(request)
+        expected, override = expected_revision(request), overrides_freeze(request)
 
         def verb(tx: Transaction) -> Reply:
             found = self._for_write(tx, app, expected)
             self._refuse_move(tx, found, fields)
-            return self._changed(tx, found, fields, rehearsal=tx.rehearsal)
+            return self._changed(tx, found, fields, override=override)
 
         return perform(request, verb)
 
@@ -192,14 +193,14 @@ class AppViewSet(LeanViewSet):
         found = find_app(actor_of(request), app)
         return Response(self._config(found), headers={"ETag": etag(found.revision)})
 
-    @extend_schema(request=ConfigFields, responses={200: dict})
+    @extend_schema(request=ConfigFields, parameters=[OVERRIDE], responses={200: dict})
     def set_config(self, request: Request, app: str) -> Response:
         fields = _valid(ConfigFields, request)
-        expected = expected_revision(request)
+        expected, override = expected_revision(request), overrides_freeze(request)
 
         def verb(tx: Transaction) -> Reply:
             found = self._for_write(tx, app, expected)
-            reply = self._changed(tx, found, fields, rehearsal=tx.rehearsal)
+            reply = self._changed(tx, found, fields, override=override)
             reply.data = {**self._config(found), "deployment": reply.data.get("deployment")}
             return reply
 
@@ -220,20 +221,20 @@ class AppViewSet(LeanViewSet):
         if ref is not None and accounts_access.org(tx.actor, ref).pk != app.org_id:
             raise Conflict("An app stays in its org: its members, quotas and host names hang on it.", code="org_fixed")
 
-    def _changed(self, tx: Transaction, app: App, fields: dict[str, Any], *, rehearsal: bool) -> Reply:
+    def _changed(self, tx: Transaction, app: App, fields: dict[str, Any], *, override: bool) -> Reply:
         """Apply a patch; a configuration change becomes a release, a scaling change a deployment."""
         changed, revision = apps.update_app(tx, app, fields)
         deployment = None
         if revision is not None:
             release = releases.change_configuration(tx, app, revision)
             if release is not None:
-                deployment = instances.deploy(tx, app, release, kind="config")
+                deployment = instances.deploy(tx, app, release, kind="config", override=override)
         elif changed & _SCALING:
             deployment = instances.rescaled(tx, app)
         body = {**_shown(app), **_proofs(app, fields)}
         if deployment is not None:
             body["deployment"] = queries.show_deployment(deployment)
-        return Reply(body, 200, app.revision, "", plan_now(tx, app) if rehearsal else None)
+        return Reply(body, 200, app.revision, "", plan_now(tx, app) if tx.rehearsal else None)
 
     def _deploying(self, request: Request, ref: str, act: Any) -> Response:
         expected = expected_revision(request)

@@ -28,7 +28,7 @@ from omni.api.schemas_cluster import ClusterStatus, MemberAdded, MemberList, Tra
 from omni.kernel import keys
 from omni.kernel.config import Config, Member
 from omni.kernel.config_members import bracketed
-from omni.kernel.errors import Conflict, FieldError, InvalidInput, NoLeader, NotFound, OutcomeUnknown
+from omni.kernel.errors import Conflict, FieldError, InvalidInput, NoLeader, NotFound, NotLeader, OutcomeUnknown
 from omni.kernel.probes import ask_all
 from omni.rest import index
 from omni.rest.fields import StrictSerializer
@@ -118,6 +118,10 @@ class ClusterViewSet(ViewSet):
             if len(members) == 1:
                 raise Conflict("The last member cannot be removed.", code="last_member")
 
+        if member == settings.CONFIG.me.id and len(members) > 1 and not is_dry_run(request):
+            # A leader that is to go hands over and has the next one remove it: our front sends the request on.
+            leader = _by_raft(lambda client: client.transfer(None, _TRANSFER_S))
+            raise NotLeader(leader)
         recorded, _ = _record(request, "cluster.member_remove_requested", {"member": member}, check)
         if is_dry_run(request):
             return recorded

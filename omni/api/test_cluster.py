@@ -261,6 +261,13 @@ def test_members_come_and_go(raft: Raft, token: str) -> None:
     assert kinds == ["cluster.member_add_requested", "cluster.member_remove_requested"]
 
 
+def test_a_leader_that_is_to_be_removed_hands_over_and_leaves_the_rest_to_the_next_one(raft: Raft, token: str) -> None:
+    answer = ask("DELETE", f"/cluster/members/{ME}", token)
+    assert (answer.status_code, answer.headers["Omni-Outcome"]) == (503, "not-applied"), "the front sends it on"
+    assert raft.calls == [("transfer", None)]
+    assert not Event.objects.exists()
+
+
 def test_a_dry_run_moves_nothing(raft: Raft, token: str) -> None:
     for method, path, data in (("POST", "transfer", None), ("DELETE", f"members/{OTHER}", None),
                                ("POST", "members", {"address": "10.0.0.9", "port": 8000})):  # fmt: skip

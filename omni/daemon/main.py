@@ -27,9 +27,11 @@ from omni.daemon.leadership import Leadership
 from omni.daemon.loops import Loop
 from omni.daemon.mirror import EVERY_S as MIRROR_S
 from omni.daemon.mirror import Mirror
+from omni.daemon.own_web import OwnWeb
 from omni.daemon.work import leader_loops
 from omni.kernel import clock, keys
 from omni.kernel.config import Config
+from omni.kernel.config_checks import WILDCARDS
 
 TICK_S = 0.015
 _HAND_OVER_S = 3.0
@@ -78,6 +80,7 @@ class Daemon:
         page = PageWriter(config.node_dir(config.me) / "lease")
         self._leadership = Leadership(lease, page, self._claims, self._work)
         self._announcer = Announcer(self._client, self._able)
+        self._web = OwnWeb(_reached_at(config), config.me.port)
 
     def _lease(self) -> Candidacy:
         me = self._config.me
@@ -91,6 +94,7 @@ class Daemon:
             signal.signal(number, self._on_signal)
         self._claims.start()
         if self._elected:
+            self._web.start()
             self._announcer.start()
         while not self._stopping:
             self._step()
@@ -108,7 +112,9 @@ class Daemon:
         """What Raft is told: None (say nothing) while the main loop stands still."""
         if self._stopping:
             return False
-        return self._claims.able if clock.monotonic() - self._ticked_at < _STILL_S else None
+        if clock.monotonic() - self._ticked_at > _STILL_S:
+            return None
+        return self._claims.able and self._web.listens
 
     def _end(self) -> None:
         """The leadership goes to another member first; then everything here may end without anybody noticing."""
@@ -118,6 +124,7 @@ class Daemon:
             while handing_over.is_alive():
                 self._step()  # the page tells our web workers what goes on
             self._announcer.stop()
+            self._web.stop()
         self._leadership.stop(self._successor, _LAST_WORDS_S)
         self._claims.stop()
         self._work.join(2.0)
@@ -140,3 +147,9 @@ class Daemon:
                 time.sleep(TICK_S)  # it is under way already, because we announced that we are not able
         except (ConsensusUnavailable, CommandUnknown, CommandRefused) as error:
             _log.info("the leadership was not handed over: %s", error)
+
+
+def _reached_at(config: Config) -> str:
+    """Where this member's web server is reached from this host."""
+    listens = config.listen_address
+    return config.me.address if listens in WILDCARDS else listens
