@@ -84,6 +84,7 @@ class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]
         self.me, self.timings = me, timings
         self.journal: Journal = files.journal
         self.willing = True
+        self.able_peers: set[str] = set()
         self.fresh_peers: set[str] = set()
         self.highest_term = 0  # that anybody told us of
         self.state = files.snapshot.state if files.snapshot else machine.empty()
@@ -240,6 +241,10 @@ class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]
         if self.fresh and self.established:
             self._no_longer_fresh()
 
+    def before_wait(self, call: Callable[[], None]) -> None:
+        """`call` runs in each step when all is decided and nothing has been waited for yet."""
+        self.addOnTickCallback(call)
+
     def _pause(self, longest_s: float) -> float:
         if self._SyncObj__raftState == _LEADER:
             due = self._SyncObj__newAppendEntriesTime
@@ -274,7 +279,8 @@ class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]
         if node == self._SyncObj__raftLeader and self._SyncObj__raftState != _LEADER:
             self._SyncObj__raftLeader = None
             self._SyncObj__onLeaderChanged()
-            rivals = sorted(peer.id for peer in self._SyncObj__connectedNodes & self.otherNodes)
+            rivals = {peer.id for peer in self._SyncObj__connectedNodes & self.otherNodes}
+            rivals = rivals & self.able_peers or rivals
             self._election.leader_gone(clock.monotonic(), sum(1 for id in rivals if id < self.me))
 
     def prepare_transfer(self) -> None:

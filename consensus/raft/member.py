@@ -22,7 +22,7 @@ from consensus.raft.requests import Requests
 from consensus.raft.roster import Roster
 from consensus.raft.server import Reply, SocketServer, done, failed
 from consensus.raft.settings import Settings
-from consensus.raft.storage import open_files
+from consensus.raft.storage import lock, open_files
 from consensus.raft.transfer import Told, Transfer
 from omni.kernel import clock
 
@@ -39,8 +39,8 @@ class RaftMember:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.folder = Path(settings.folder)
+        self._lock = lock(self.folder)
         self.roster = Roster()
-        self.page = RaftPageWriter(Path(settings.page))
         self.links = Links(settings.identity, settings.listen, self._ping)
         self.core = Core(
             settings.me,
@@ -59,8 +59,12 @@ class RaftMember:
         self._written: tuple[Any, ...] = ()
         self._write_at = self._duties_at = 0.0
         self._able = False
+        self._announcer: object = None
+        self._heard_byes: set[tuple[str, str]] = set()
         self.links.start(self.core.poller)
-        self.server = SocketServer(settings.socket, self.core.poller, self._request)
+        self.page = RaftPageWriter(Path(settings.page))
+        self.server = SocketServer(settings.socket, self.core.poller, self._request, self._client_gone)
+        self.core.before_wait(self._write_page)
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT; a leader hands over first."""
@@ -84,7 +88,7 @@ class RaftMember:
         self.requests.step(now)
         if self._transfer is not None and self._transfer.step(now):
             self._transfer = None
-        self._write_page(now)
+        self._write_page()
         if now >= self._duties_at:
             self._duties_at = now + EVERY_S
             self._look_around(now)
@@ -93,6 +97,7 @@ class RaftMember:
         self.page.close()
         self.server.close()
         self.core.close()
+        os.close(self._lock)
 
     def transfer(self, to: str | None, told: Told) -> None:
         """Wherever the leader is; `told` hears the new leader's id, or why there is none."""
@@ -144,8 +149,9 @@ class RaftMember:
         elif kind == "transfer_answer":
             _, asked = self._asked.pop(message["number"], (0.0, _quiet))
             asked(message["leader"] or None, message["error"])
-        elif kind == "bye":
-            _log.warning("%s: %s", peer, message["reason"])
+        elif kind == "bye" and (peer, message["reason"]) not in self._heard_byes:
+            self._heard_byes.add((peer, message["reason"]))
+            _log.warning("%s says: %s", peer, message["reason"])
 
     def _request(self, request: dict[str, Any], reply: Reply) -> None:
         handlers: dict[object, Callable[[dict[str, Any], Reply], None]] = {
@@ -165,9 +171,15 @@ class RaftMember:
             handler(request, reply)
 
     def _announced(self, request: dict[str, Any], reply: Reply) -> None:
-        self.roster.announce(request.get("able") is True)
-        self._look_around(clock.monotonic())
+        self._announcer = reply.client
+        if self.roster.announce(request.get("able") is True):
+            self._look_around(clock.monotonic())
         reply(done({}))
+
+    def _client_gone(self, client: object) -> None:
+        """A daemon that died cannot do a leader's work; waiting for its silence would cost a second."""
+        if client is self._announcer and self.roster.announce(False):
+            self._look_around(clock.monotonic())
 
     def _fault(self, request: dict[str, Any], reply: Reply) -> None:
         if not self.settings.faults:
@@ -192,13 +204,14 @@ class RaftMember:
     def _weigh(self) -> None:
         connected = self.links.connected()
         self.core.willing = self.roster.willing(connected)
+        self.core.able_peers = set(self.roster.able_among(connected))
         self.core.fresh_peers = self.roster.fresh_among(connected)
 
     def _ping(self) -> Message:
         return self.roster.ping(self.core.term, self.core.applied_index, fresh=self.core.fresh)
 
-    def _write_page(self, now: float) -> None:
-        core = self.core
+    def _write_page(self) -> None:
+        core, now = self.core, clock.monotonic()
         known = (core.role, core.term, core.leader, core.established)
         if known == self._written and now < self._write_at:
             return

@@ -11,15 +11,24 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 CLIENTS_MAX = 64
 LINE_MAX = 256 << 10
 _UNSENT_MAX = 8 << 20
 _READ, _WRITE, _ERROR = 1, 2, 4
 
-Reply = Callable[[dict[str, Any]], None]
+
+class Reply(Protocol):
+    """Answers one request, at once or later, at most once."""
+
+    @property
+    def client(self) -> object: ...
+    def __call__(self, reply: dict[str, Any], /) -> None: ...
+
+
 Handle = Callable[[dict[str, Any], Reply], None]
 
 
@@ -33,10 +42,10 @@ def failed(code: str, message: str) -> dict[str, Any]:
 
 
 class SocketServer:
-    """Listens at `path`, mode 0600. `handle(request, reply)` may call `reply` at once or later, at most once."""
+    """Listens at `path`, mode 0600. `gone` hears of each client that leaves."""
 
-    def __init__(self, path: str, poller: Any, handle: Handle) -> None:
-        self._path, self._poller, self._handle = Path(path), poller, handle
+    def __init__(self, path: str, poller: Any, handle: Handle, gone: Callable[[object], None]) -> None:
+        self._path, self._poller, self._handle, self._gone = Path(path), poller, handle, gone
         self._clients: set[_Client] = set()
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path.unlink(missing_ok=True)
@@ -64,12 +73,25 @@ class SocketServer:
             if len(self._clients) >= CLIENTS_MAX:
                 accepted.close()
                 return
-            self._clients.add(_Client(accepted, self._poller, self._handle, self._clients))
+            self._clients.add(_Client(accepted, self._poller, self._handle, self._left))
+
+    def _left(self, client: _Client) -> None:
+        self._clients.discard(client)
+        self._gone(client)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    client: _Client
+    number: object
+
+    def __call__(self, reply: dict[str, Any], /) -> None:
+        self.client.send({"id": self.number, **reply})
 
 
 class _Client:
-    def __init__(self, accepted: socket.socket, poller: Any, handle: Handle, clients: set[_Client]) -> None:
-        self._socket, self._poller, self._handle, self._clients = accepted, poller, handle, clients
+    def __init__(self, accepted: socket.socket, poller: Any, handle: Handle, left: Callable[[_Client], None]) -> None:
+        self._socket, self._poller, self._handle, self._left = accepted, poller, handle, left
         self._fd = accepted.fileno()
         self._received = b""
         self._unsent = bytearray()
@@ -79,9 +101,9 @@ class _Client:
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._clients.discard(self)
             self._poller.unsubscribe(self._fd)
             self._socket.close()
+            self._left(self)
 
     def _event(self, fd: int, events: int) -> None:
         if not self._open or fd != self._fd:
@@ -116,10 +138,9 @@ class _Client:
         except (ValueError, RecursionError):
             self.close()
             return
-        number = request.get("id")
-        self._handle(request, lambda reply: self._send({"id": number, **reply}))
+        self._handle(request, _Answer(self, request.get("id")))
 
-    def _send(self, reply: dict[str, Any]) -> None:
+    def send(self, reply: dict[str, Any]) -> None:
         if not self._open:
             return
         self._unsent += json.dumps(reply).encode() + b"\n"

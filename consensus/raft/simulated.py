@@ -269,10 +269,11 @@ class World:
                 _must(name not in state["services"], f"{name} was refused and is there")
 
     def _datasync(self, fd: int) -> None:
-        path = str(Path(f"/proc/self/fd/{fd}").readlink())
+        opened = Path(f"/proc/self/fd/{fd}")
+        path = str(opened.readlink())
         for temporary in (".new", ".tmp"):
             path = path.removesuffix(temporary)  # nobody crashes between this and its renaming here
-        self._durable[path] = os.pread(fd, os.fstat(fd).st_size, 0)
+        self._durable[path] = opened.read_bytes()
 
 
 def _must(holds: bool, otherwise: str) -> None:

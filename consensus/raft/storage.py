@@ -7,7 +7,9 @@ nor campaign until it has caught up with a leader (or until a majority is as fre
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,18 @@ class Opened:
     journal: Journal
     snapshot: Snapshot | None
     snapshot_path: Path
+
+
+def lock(folder: Path) -> int:
+    """Two processes must never write these files. The descriptor keeps the lock. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise OSError(error.errno, f"another Raft process of this member is running: {folder}") from error
+    return fd
 
 
 def open_files(folder: Path) -> Opened:

@@ -1,0 +1,492 @@
+"""The traps of PySyncObj 0.3.17, one by one, in a simulated world: each fault shown where it can be, and its cure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consensus.raft import journal as journals
+from consensus.raft.core import Core, SyncObj
+from consensus.raft.elections import UNWILLING_S
+from consensus.raft.entries import make_command
+from consensus.raft.replication import Diverged
+from consensus.raft.simulated import TIMINGS, World
+
+Make = Callable[..., World]
+THREE = ["a-1", "b-1", "c-1"]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    worlds: list[World] = []
+
+    def new(ids: list[str] = THREE, seed: int = 1, core: type[Core] = Core) -> World:
+        world = World(tmp_path / str(len(worlds)), ids, seed, monkeypatch, core)
+        worlds.append(world)
+        return world
+
+    yield new
+    for world in worlds:
+        world.__exit__()
+
+
+def led(world: World, *started: str) -> str:
+    """Start, and wait for the first leader."""
+    world.start(*(started or world.ids))
+    assert world.run(5.0, world.settled)
+    return str(world.leader())
+
+
+def write(world: World, name: str, through: str | None = None) -> None:
+    world.submit(through or str(world.leader()), name)
+    assert world.run(2.0, lambda: name in world.outcomes)
+
+
+def until_led_by(world: World, those: set[str | None], seconds: float) -> bool:
+    return world.run(seconds, lambda: world.leader() in those)
+
+
+# Elections.
+
+
+def test_an_isolated_follower_does_not_depose_the_leader_when_it_returns(make: Make) -> None:
+    world = make()
+    leader = led(world)
+    term = world.members[leader].term
+    for follower in [id for id in THREE if id != leader] * 2:
+        world.isolate(follower)
+        world.run(6.0)
+        world.heal()
+        world.run(2.0)
+        assert world.leader() == leader
+        assert {member.term for member in world.members.values()} == {term}
+
+
+def test_without_pre_vote_it_would(make: Make) -> None:
+    class Impatient(Core):
+        def _consider_campaign(self, now: float) -> None:
+            if self.role != "leader" and now >= self._election.deadline:
+                self._election.clear()
+
+    world = make(core=Impatient)
+    leader = led(world)
+    term = world.members[leader].term
+    world.isolate(next(id for id in THREE if id != leader))
+    world.run(2.0)  # the connections are not given up yet: it campaigns into the void
+    world.heal()
+    world.run(2.0)
+    assert world.members[leader].term > term
+
+
+def test_a_leader_that_is_cut_off_stops_before_another_one_exists(make: Make) -> None:
+    for seed in range(8):
+        world = make(seed=seed)
+        leader = led(world)
+        world.isolate(leader)
+        cut_at = world.now
+        assert until_led_by(world, {None}, 0.29)  # ends by itself; World checks that no two overlap
+        assert world.now - cut_at < TIMINGS.lease_s + 0.06
+        assert until_led_by(world, {*THREE} - {leader}, 3.0)
+
+
+def test_a_broken_connection_to_the_leader_elects_at_once(make: Make) -> None:
+    taken = []
+    for seed in range(10):
+        world = make(seed=seed)
+        leader = led(world)
+        world.run(1.0)
+        world.crash(leader)
+        at = world.now
+        assert world.run(2.0, lambda world=world: world.leader() is not None)
+        taken.append(world.now - at)
+    assert sorted(taken)[8] < 0.2
+
+
+def test_haste_does_not_depose_a_healthy_leader(make: Make) -> None:
+    world = make(ids=["a-1", "b-1", "c-1", "d-1", "e-1"])
+    leader = led(world)
+    term = world.members[leader].term
+    others = [id for id in world.ids if id != leader]
+    for _ in range(20):
+        for other in world.random.sample(others, 2):
+            world.hang_up(leader, other)
+        world.run(0.3)
+    assert (world.leader(), world.members[leader].term) == (leader, term)
+
+
+def test_a_member_stuck_with_a_higher_term_is_heard(make: Make) -> None:
+    world = make()
+    leader = led(world)
+    stuck = next(id for id in THREE if id != leader)
+    world.members[stuck].journal.setCurrentTerm(50, stuck)
+    world.members[stuck]._SyncObj__raftCurrentTerm = 50
+    write(world, "x")
+    assert world.run(5.0, world.settled)
+    assert all("x" in member.state["services"] for member in world.members.values())
+
+
+def test_a_member_that_could_not_lead_waits_but_not_for_ever(make: Make) -> None:
+    world = make()
+    leader = led(world)
+    others = [id for id in THREE if id != leader]
+    world.members[others[0]].willing = False
+    world.crash(leader)
+    assert world.run(1.5, lambda: world.leader() == others[1])
+    world.start(leader)
+    assert world.run(5.0, world.settled)
+    for id in (leader, others[0]):
+        world.members[id].willing = False
+    world.crash(others[1])
+    assert not world.run(UNWILLING_S, lambda: world.leader() is not None)
+    assert world.run(UNWILLING_S, lambda: world.leader() is not None)
+
+
+def test_the_leadership_can_be_handed_over(make: Make) -> None:
+    world = make()
+    leader = led(world)
+    to = next(id for id in THREE if id != leader)
+    write(world, "x")
+    member = world.members[leader]
+    assert world.run(1.0, lambda: member.lag(to) == 0)
+    member.prepare_transfer()
+    assert not member.established
+    world.submit(leader, "meanwhile")
+    assert member.hand_over(to)
+    at = world.now
+    assert world.run(1.0, lambda: world.leader() == to)
+    assert world.now - at < 0.1
+    member.abandon_transfer()
+    assert world.run(1.0, lambda: world.outcomes.get("meanwhile") == "applied")
+
+
+def test_a_restart_keeps_term_and_vote(make: Make) -> None:
+    world = make()
+    led(world)
+    before = {id: (m.term, m.journal.getVotedForNodeId()) for id, m in world.members.items()}
+    for id in THREE:
+        world.crash(id, power_cut=True)
+    world.start(*THREE)
+    assert {id: (m.term, m.journal.getVotedForNodeId()) for id, m in world.members.items()} == before
+    assert world.run(5.0, world.settled)
+    assert world.members[THREE[0]].term > before[THREE[0]][0]
+
+
+# The log.
+
+
+def _stray_then_snapshot(world: World) -> list[str]:
+    """An old leader with entries that never reached anybody meets a snapshot; how its proposers were answered."""
+    leader = led(world)
+    for number in range(40):
+        write(world, f"before-{number}")
+    world.isolate(leader)
+    for number in range(30):
+        world.submit(leader, f"stray-{number}")
+    assert world.run(3.0, lambda: world.leader() not in (None, leader))
+    for number in range(60):
+        write(world, f"after-{number}")
+    for id, member in world.members.items():
+        if id != leader:
+            member.forceLogCompaction()
+    world.run(3.0)
+    world.heal()
+    assert world.run(10.0, world.settled)
+    world.run(1.0)
+    return [outcome for name, outcome in world.outcomes.items() if name.startswith("stray") and outcome == "applied"]
+
+
+class Uncured(Core):
+    """PySyncObj as it is, for a follower's side of the log."""
+
+    def _on_append(self, node: Any, message: Any) -> None:
+        self._election.heard(0.0)
+        self._stamps[node.id] = message["at"]
+        SyncObj._SyncObj__onMessageReceived(self, node, message)
+
+    def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: N802, N803
+        from consensus.raft import snapshot
+
+        whole = snapshot.read(self._snapshot_path)
+        self.journal.clear()
+        self.journal.add(*whole.previous)
+        self.journal.add(*whole.last)
+        self.state = whole.state
+        self._SyncObj__raftLastApplied = whole.last[1]
+
+
+def test_without_the_cure_stray_entries_are_called_a_success(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make(core=Uncured)
+    monkeypatch.setattr(world, "_apply", lambda apply, *arguments: apply(*arguments))
+    assert _stray_then_snapshot(world)
+
+
+def test_a_snapshot_never_makes_stray_entries_a_success(make: Make) -> None:
+    world = make()
+    assert _stray_then_snapshot(world) == []
+    assert not any(name.startswith("stray") for name in world.members[THREE[0]].state["services"])
+    world.verdict()
+
+
+def test_entries_that_a_follower_has_are_not_deleted_and_added_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make()
+    leader = led(world)
+    for number in range(5):
+        write(world, f"c{number}")
+    follower = world.members[next(id for id in THREE if id != leader)]
+    deleted: list[int] = []
+    monkeypatch.setattr(journals.Journal, "deleteEntriesFrom", lambda _self, position: deleted.append(position))
+    log = follower.journal
+    old = {"type": "append_entries", "term": follower.term, "commit_index": 1, "at": 1}
+    node = next(peer for peer in follower.otherNodes if peer.id == leader)
+    before = list(log.entries)
+    for count in (0, 1, 2):  # late copies of what it was told long ago
+        entries = tuple(log[1 : 1 + count])
+        message = {**old, "prevLogIdx": log[0][1], "prevLogTerm": log[0][2], "entries": entries}
+        follower._SyncObj__onMessageReceived(node, message)
+    assert (deleted, list(log.entries)) == ([], before)
+    assert follower.commit_index > 1
+
+
+def test_an_answer_of_an_earlier_term_counts_for_nothing(make: Make) -> None:
+    world = make()
+    leader = world.members[led(world)]
+    node = next(iter(leader.otherNodes))
+    match = leader._SyncObj__raftMatchIndex[node]
+    late = {"type": "next_node_idx", "next_node_idx": 99, "reset": False, "success": True, "echo": 10**15}
+    leader._SyncObj__onMessageReceived(node, {**late, "term": leader.term - 1})
+    assert leader._SyncObj__raftMatchIndex[node] == match
+    assert leader.lease_until <= world.now + TIMINGS.lease_s
+
+
+def test_a_late_member_gets_a_snapshot(make: Make) -> None:
+    world = make()
+    world.compact_after = 20
+    led(world, "a-1", "b-1")
+    for number in range(60):
+        write(world, f"c{number}")
+    world.run(1.0)
+    assert world.members["a-1"].journal[0][1] > 20
+    world.start("c-1")
+    assert world.run(5.0, world.settled)
+    assert len(world.members["c-1"].state["services"]) == 60
+    assert not world.members["c-1"].fresh
+
+
+def test_everything_survives_compaction_and_restart(make: Make) -> None:
+    world = make()
+    world.compact_after = 20
+    led(world)
+    for number in range(50):
+        write(world, f"c{number}")
+    term = world.members["a-1"].term
+    for id in THREE:
+        world.crash(id, power_cut=True)
+    world.start(*THREE)
+    assert world.run(5.0, world.settled)
+    assert len(world.members["b-1"].state["services"]) == 50
+    assert world.members["b-1"].term > term
+    world.verdict()
+
+
+@pytest.mark.parametrize(
+    "poison", [b"\x00", b"\x00{", b"\x00" + b"[" * 9000, b"\x02", b"\x02[1]", b"\x03x", b"\x63", b"\x80\x04."]
+)
+def test_no_entry_wedges_a_member(make: Make, poison: bytes) -> None:
+    world = make()
+    leader = world.members[led(world)]
+    done: list[tuple[Any, int]] = []
+    leader._applyCommand(poison, lambda reply, reason: done.append((reply, reason)))
+    write(world, "after")
+    assert len(done) == 1
+    assert world.run(2.0, world.settled)
+
+
+def test_a_command_through_a_follower_is_applied_once(make: Make) -> None:
+    world = make()
+    leader = led(world)
+    follower = next(id for id in THREE if id != leader)
+    for number in range(20):
+        write(world, f"c{number}", through=follower)
+    assert set(world.outcomes.values()) == {"applied"}
+    entry = make_command({"op": "service.set", "v": 1, "name": "c7", "state": "up", "since": ""})
+    assert list(world.applied.values()).count(entry) == 1
+
+
+def test_without_a_leader_a_command_is_refused_at_once(make: Make) -> None:
+    world = make()
+    leader = led(world)
+    for id in THREE:
+        if id != leader:
+            world.crash(id)
+    world.run(1.0)
+    world.submit(leader, "x")
+    world.run(0.05)
+    assert world.outcomes["x"] == "not_applied"
+
+
+def test_a_full_disk_delays_the_snapshot_only(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    world = make()
+    world.compact_after = 20
+    led(world)
+    with monkeypatch.context() as patch:
+        patch.setattr("consensus.raft.snapshot.write", full)
+        for number in range(60):
+            write(world, f"c{number}")
+        assert world.members["a-1"].journal[0][1] == 1
+    world.run(11.0)
+    assert world.members["a-1"].journal[0][1] > 20
+
+
+def test_a_history_that_the_majority_forgot_is_given_up(make: Make) -> None:
+    world = make()
+    led(world)
+    for number in range(5):
+        write(world, f"c{number}")
+    for id in THREE:
+        world.crash(id)
+    for id in ("a-1", "b-1"):
+        world.wipe(id)
+    world.applied.clear()
+    world.led.clear()
+    world.start("a-1", "b-1")
+    assert world.run(5.0, world.settled)
+    for number in range(9):
+        write(world, f"new{number}")
+    world.start("c-1")
+    with pytest.raises((Diverged, AssertionError), match=r"committed here|applied at"):
+        world.run(20.0)
+
+
+# Members.
+
+
+def found(world: World) -> str:
+    leader = led(world)
+    member = world.members[leader]
+    command = {"op": "cluster.init", "v": 1, "id": "c", "created_at": "t", "members": member.voters}
+    member.submit(command, lambda _reply, _outcome: None)
+    assert world.run(2.0, world.settled)
+    return leader
+
+
+def change(world: World, verb: str, id: str) -> str:
+    outcomes: list[str] = []
+    member = world.members[str(world.leader())]
+    if verb == "add":
+        member.add_voter(id, f"{id}:1", lambda _reply, outcome: outcomes.append(outcome))
+    else:
+        member.remove_voter(id, lambda _reply, outcome: outcomes.append(outcome))
+    assert world.run(3.0, lambda: bool(outcomes))
+    return outcomes[0]
+
+
+def test_a_member_is_added_and_removed_and_a_restart_remembers(make: Make) -> None:
+    world = make()
+    leader = found(world)
+    world.ids = [*THREE, "d-1"]
+    world.start("d-1")
+    world.run(1.0)
+    assert world.members["d-1"].leader is None
+    assert change(world, "add", "d-1") == "applied"
+    assert world.run(5.0, world.settled)
+    assert all(set(member.voters) == {*THREE, "d-1"} for member in world.members.values())
+    gone = next(id for id in THREE if id != leader)
+    assert change(world, "rem", gone) == "applied"
+    world.crash(gone)
+    for id in list(world.members):
+        world.crash(id, power_cut=True)
+    world.ids = THREE  # what the configuration still says
+    left = sorted({*THREE, "d-1"} - {gone})
+    world.start(*[id for id in left if id != "d-1"])
+    world.ids = [*THREE, "d-1"]
+    world.start("d-1")
+    assert world.run(5.0, world.settled)
+    assert all(sorted(member.voters) == left for member in world.members.values())
+    assert all(sorted(member.state["members"]) == left for member in world.members.values())
+
+
+def test_a_removed_member_disturbs_nobody(make: Make) -> None:
+    world = make()
+    leader = found(world)
+    term = world.members[leader].term
+    gone = next(id for id in THREE if id != leader)
+    assert change(world, "rem", gone) == "applied"
+    world.run(10.0)
+    assert (world.leader(), world.members[leader].term) == (leader, term)
+    assert change(world, "rem", gone) == "applied"
+
+
+def test_a_leader_does_not_take_itself_out(make: Make) -> None:
+    world = make()
+    leader = found(world)
+    assert change(world, "rem", leader) == "not_applied"
+    assert set(world.members[leader].voters) == set(THREE)
+    assert world.members[leader].is_voter
+
+
+def test_a_change_that_was_never_committed_is_taken_back(make: Make) -> None:
+    world = make()
+    leader = found(world)
+    world.isolate(leader)
+    world.members[leader].add_voter("d-1", "d:1", lambda _reply, _outcome: None)
+    world.run(0.1)
+    assert "d-1" in world.members[leader].voters
+    assert world.run(3.0, lambda: world.leader() not in (None, leader))
+    write(world, "x")
+    world.heal()
+    assert world.run(5.0, world.settled)
+    assert set(world.members[leader].voters) == set(THREE)
+
+
+# Fresh members.
+
+
+def test_a_member_that_lost_its_files_does_not_vote_before_it_has_caught_up(make: Make) -> None:
+    """b acknowledged an entry with the leader a, lost its files, and a died: c, without the entry, must not win."""
+    world = make(ids=THREE)
+    leader = led(world)
+    other, third = [id for id in THREE if id != leader]
+    world.isolate(third)
+    write(world, "promised")
+    world.crash(other)
+    world.wipe(other)
+    world.crash(leader)
+    world.heal()
+    world.start(other)
+    assert not world.run(TIMINGS.fresh_wait_s - 1.0, lambda: world.leader() is not None)
+    world.start(leader)
+    assert world.run(5.0, world.settled)
+    assert not world.members[other].fresh
+    world.verdict()
+
+
+def test_after_a_long_wait_it_votes_in_a_term_that_it_cannot_have_voted_in(make: Make) -> None:
+    world = make()
+    leader = led(world)
+    other, third = [id for id in THREE if id != leader]
+    world.crash(other)
+    world.wipe(other)
+    world.crash(leader)
+    term = world.members[third].term
+    world.start(other)
+    assert world.run(TIMINGS.fresh_wait_s + 8.0, lambda: world.leader() == third)
+    assert world.members[third].term > term + 900
+
+
+def test_a_new_cluster_begins_with_a_majority(make: Make) -> None:
+    world = make(ids=["a-1", "b-1", "c-1", "d-1"])
+    world.start("a-1", "b-1")
+    assert not world.run(3.0, lambda: world.leader() is not None)
+    world.start("c-1")
+    assert world.run(3.0, lambda: world.leader() is not None)
+    world.start("d-1")
+    assert world.run(3.0, world.settled)
+    assert not any(member.fresh for member in world.members.values())
