@@ -83,6 +83,7 @@ def node(row: Mapping[str, Any], counts: Mapping[str, Any], overcommit: float) -
         "status": row["status"],
         "status_since": rfc3339(row["status_since"]),
         "draining": row["draining"],
+        "drained": row["draining"] and not counts.get("instances"),
         "ingress": row["ingress"],
         "labels": row["labels"],
         "capacity": {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 
 from omni.front.django_threads import DjangoThreads
@@ -177,6 +179,27 @@ def test_a_stream_goes_on_where_the_list_ended_and_ends_with_the_build() -> None
     assert "event: end" in text
     assert "cursor=2" in queries[1]
     assert "cursor=3" in queries[2]
+
+
+def _node(draining: bool, drained: bool) -> bytes:
+    return orjson.dumps({"status": "draining" if draining else "ready", "draining": draining, "drained": drained})
+
+
+@pytest.mark.parametrize("last", [_node(True, True), _node(False, False)], ids=["drained", "active"])
+def test_a_wait_for_a_node_ends_when_it_is_empty_or_active_again(last: bytes) -> None:
+    shown = Shown()
+    accepted = Answer(202, [("location", "/nodes/1"), ("omni-index", "1")], b"{}")
+
+    async def ask(sent: Request) -> Answer:
+        shown.index += 1
+        body = last if shown.index > 3 else _node(True, False)
+        return Answer(200, [("omni-index", str(shown.index - 1))], body)
+
+    begun = time.monotonic()
+    sent = request("POST", "/nodes/1/drain", prefer="wait=20")
+    answer = asyncio.run(watching(shown).until_end(sent, accepted, ask))
+    assert (answer.status, answer.body) == (200, last)
+    assert time.monotonic() - begun < 10
 
 
 # -- bodies and answers

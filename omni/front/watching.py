@@ -124,7 +124,7 @@ class Watching:
             answer = await ask(look)
             if answer.status == 404:
                 return Answer(204, [*_marks(answer), ("Omni-Outcome", "applied"), _applied(wait_s)])
-            if answer.status != 200 or _status_of(answer) in _ENDED:
+            if answer.status != 200 or _has_ended(answer):
                 answer.headers += [("Omni-Outcome", "applied"), _applied(wait_s)]
                 return answer
             await self.watch.beyond(int(answer.header("omni-index") or 0), left)
@@ -186,9 +186,14 @@ def _applied(wait_s: float) -> tuple[str, str]:
     return "Preference-Applied", f"wait={wait_s:g}"
 
 
-def _status_of(answer: Answer) -> str:
+def _has_ended(answer: Answer) -> bool:
+    """Whether what the object shows is the end of what was asked for. A node's is being empty, or taking instances."""
     try:
         body = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
-        return ""
-    return str(body.get("status", "")) if isinstance(body, dict) else ""
+        return False
+    if not isinstance(body, dict):
+        return False
+    if body.get("status") in _ENDED:
+        return True
+    return "drained" in body and bool(body["drained"] or not body.get("draining"))
