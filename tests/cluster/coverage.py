@@ -29,6 +29,8 @@ class Reached:
     stale_conditions: int  # 412
     no_leader: int  # 503 no_leader
     reads: int
+    nodes_lost: int  # and their instances placed elsewhere
+    nodes_returned: int
 
     def __str__(self) -> str:
         return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in asdict(self).items())
@@ -55,6 +57,8 @@ def reached(ops: list[Op], evidence: Evidence, logs: Iterable[str]) -> Reached:
         stale_conditions=sum(one.status == 412 for one in tries),
         no_leader=sum(one.code == "no_leader" for one in tries),
         reads=sum(op.verdict == "applied" for op in ops if not op.is_write),
+        nodes_lost=sum(event.kind == "node.lost" for event in evidence.events),
+        nodes_returned=sum(event.kind == "node.returned" for event in evidence.events),
     )
 
 

@@ -190,6 +190,13 @@ def hold_the_controller(lab: Lab, chance: random.Random) -> End:
     return leader.disarm
 
 
+@fault(1.0)
+def hand_over(lab: Lab, chance: random.Random) -> End:
+    """No fault at all: leadership is asked to move."""
+    lab.post(_leader(lab), "/cluster/transfer", {}, 5.0)
+    return lambda: None
+
+
 # -- cables
 
 
