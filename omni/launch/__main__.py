@@ -27,6 +27,7 @@ _MIGRATE_TIMEOUT_S = 600.0
 _BROKER_TIMEOUT_S = 10.0
 _READY_TIMEOUT_S = 180.0
 _DEMO_TIMEOUT_S = 300.0
+_SERVES_ON = "caddy"  # the mark of the one process that outlives an ingress that was killed
 
 
 class Failed(Exception):
@@ -120,7 +121,10 @@ class Platform:
         return code or 0
 
     def _clear_leftovers(self) -> None:
-        left = proc.left_of(self.plan["state"])
+        """All but a Caddy that serves on: the next ingress adopts it, so that no request to an app is lost."""
+        left = [found for found in proc.left_of(self.plan["state"]) if found.mark != _SERVES_ON]
+        # Asked to stop, an ingress would take its Caddy along.
+        proc.kill([found.pid for found in left if found.mark == "ingress"])
         if left:
             names = ", ".join(sorted({found.mark for found in left}))
             self.view.begin("leftovers", f"stopping {names}")
@@ -129,9 +133,10 @@ class Platform:
 
     def _check_ports(self) -> None:
         problems = []
+        served = any(found.mark == _SERVES_ON for found in proc.left_of(self.plan["state"]))
         for address, port, what in self.plan["ports"]:
             error = proc.can_listen(address, port)
-            if error is not None:
+            if error is not None and not (what == "ingress" and served):
                 who = proc.holder(port)
                 held = f"is taken by {who}" if who else f"cannot be used: {error.strerror}"
                 problems.append(f"Port {port} on {address} ({what}) {held}.")
