@@ -32,6 +32,7 @@ from omni.kernel.errors import Malformed, NotFound, NotLeader, OmniError, StaleR
 _LOCAL_WRITES = re.compile(r"/agent/(logs|samples|requests)|/internal/builds/\d+/logs|/admin/login/|/admin/logout/")
 _LARGE_BODIES = re.compile(r"/agent/.*|/internal/.*")
 _LARGE_BODY = 32 << 20
+_PACKING_MB = 256  # what a tar adds to the bytes of a tree of many files
 # Reads that never wait for the database; on threads of their own they do not wait for those that do, either.
 _ASIDE = re.compile(r"/health(/ready)?|/cluster/(status|members)")
 _ASIDE_THREADS = 2
@@ -79,7 +80,10 @@ class Front:
         waits = Times(times.write_wait_s, times.forward_timeout_s, times.upload_idle_s)
         self._door, context = _members_tls(config)
         self._forwarder = Forwarder(self._leaders, hop, waits, lambda at: config.reach(parse(at)), context)
-        self._intake = intake.Intake(config.artifacts_path / "incoming", limits.upload_max_bytes, times.upload_idle_s)
+        packages = (limits.build_disk_mb + _PACKING_MB) << 20
+        self._intake = intake.Intake(
+            config.artifacts_path / "incoming", limits.upload_max_bytes, times.upload_idle_s, packages
+        )
         self._intake.sweep()
         self._copying = _copying(config, self._intake)
         self._streaming = StreamingKeys(config.node_dir(config.me) / "uploading")

@@ -148,11 +148,15 @@ class _Form:
 
 @dataclass(slots=True)
 class Intake:
-    """`folder` lies on the artifact store's file system, so that taking over is a rename."""
+    """`folder` lies on the artifact store's file system, so that taking over is a rename.
+
+    `limit` is of what users upload; a worker's package may be as large as a build's tree (`package_limit`).
+    """
 
     folder: Path
     limit: int
     idle_s: float
+    package_limit: int | None = None
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="intake"))
 
     def sweep(self) -> None:
@@ -186,7 +190,7 @@ class Intake:
     async def _into_file(self, fill: Callable[[_File], Awaitable[Upload]]) -> Upload:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            sink = _File(self.folder / f"{secrets.token_hex(16)}.part", self.limit)
+            sink = _File(self.folder / f"{secrets.token_hex(16)}.part", self._limit_of(request))
         except OSError as error:
             raise _storage(error) from error
         try:
@@ -201,8 +205,9 @@ class Intake:
     def check(self, request: Request) -> tuple[str, bytes]:
         """The body's media type, and a form's boundary. Refuses what the headers alone show to be wrong."""
         announced = request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > self.limit + 65536:
-            raise TooLarge(f"An upload may have {self.limit} bytes.", code="upload_too_large")
+        limit = self._limit_of(request)
+        if announced.isdigit() and int(announced) > limit + 65536:
+            raise TooLarge(f"An upload may have {limit} bytes.", code="upload_too_large")
         media_type, options = parse_options_header(request.headers.get("content-type", ""))
         kind, boundary = media_type.decode("latin-1").lower(), options.get(b"boundary", b"")
         if kind == FORM and not boundary:
@@ -210,6 +215,9 @@ class Intake:
         if kind != FORM and kind not in MEDIA_TYPES:
             raise UnsupportedMedia(f"Send a form, or one of {', '.join(SHOWN_MEDIA_TYPES)}.")
         return kind, boundary
+
+    def _limit_of(self, request: Request) -> int:
+        return self.limit if self.package_limit is None or request.method != "PUT" else self.package_limit
 
     async def _form(self, request: Request, sink: _File, boundary: bytes) -> Upload:
         try:

@@ -82,6 +82,16 @@ def test_a_bad_upload_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_package_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    """A build may make more of an upload than an upload may be."""
+    both = Intake(tmp_path, 10, 1.0, package_limit=1000)
+    body = [b"x" * 500]
+    assert asyncio.run(both.receive(request("PUT", body=body, content_type="application/x-tar"))).size == 500
+    for method, size in (("POST", 500), ("PUT", 1001)):
+        with pytest.raises(TooLarge):
+            asyncio.run(both.receive(request(method, body=[b"x" * size], content_type="application/x-tar")))
+
+
 def test_what_a_killed_process_left_is_swept_a_day_later(tmp_path: Path) -> None:
     old, new = tmp_path / "a.part", tmp_path / "b.part"
     for path in (old, new):
