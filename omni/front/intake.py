@@ -176,7 +176,7 @@ class Intake:
             await self._pump(request, sink.write)
             return await self._finish(sink, kind, {})
 
-        return await self._into_file(fill)
+        return await self._into_file(fill, self._limit_of(request))
 
     async def keep(self, chunks: AsyncIterator[bytes]) -> Upload:
         """The same for bytes that come from another host. Raises what `chunks` raises too."""
@@ -185,12 +185,12 @@ class Intake:
             await self._write(chunks, sink.write)
             return await self._finish(sink, "", {})
 
-        return await self._into_file(fill)
+        return await self._into_file(fill, max(self.limit, self.package_limit or 0))
 
-    async def _into_file(self, fill: Callable[[_File], Awaitable[Upload]]) -> Upload:
+    async def _into_file(self, fill: Callable[[_File], Awaitable[Upload]], limit: int) -> Upload:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            sink = _File(self.folder / f"{secrets.token_hex(16)}.part", self._limit_of(request))
+            sink = _File(self.folder / f"{secrets.token_hex(16)}.part", limit)
         except OSError as error:
             raise _storage(error) from error
         try:
