@@ -97,7 +97,7 @@ def own_org(actor: Actor, scope: str) -> Org:
     scopes = orjson.loads(narrowed) if isinstance(narrowed, (str, bytes)) else narrowed
     if scope not in roles.scopes_of(role, scopes, platform=bool(platform)):
         raise Forbidden(f"The scope {scope} is missing.", code="missing_scope")
-    return Org(**dict(zip(_ORG_COLUMNS, columns, strict=True)))
+    return Org.from_db(connection.alias, _ORG_COLUMNS, columns)
 
 
 def recheck(actor: Actor, scope: str, org_id: int | None = None) -> None:

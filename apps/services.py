@@ -19,7 +19,7 @@ from apps.configuration import CONFIG_FIELDS, masked, merge_env, open_env
 from apps.models import App, ConfigRevision, DesiredState
 from consensus.gate import Transaction
 from omni.kernel.errors import Conflict, FieldError, Forbidden, InvalidInput
-from omni.kernel.inserts import insert, statement
+from omni.kernel.inserts import insert, new, statement
 from omni.kernel.seal import seal
 
 _PLAIN_FIELDS = ("name", "description", "instances", "singleton", "runtime", "strategy", "placement", "traffic",
@@ -39,7 +39,8 @@ def create_app(tx: Transaction, *, org: Org, fields: dict[str, Any]) -> tuple[Ap
     """
     _check_quota(org, None, fields.get("instances", 1), fields.get("memory_mb", 512), new_apps=1)
     given = {name: fields[name] for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS) if name in fields}
-    app = App(org=org, hostname=fields["name"], created_at=tx.at, updated_at=tx.at, **given)
+    app = new(App, org_id=org.pk, hostname=fields["name"], created_at=tx.at, updated_at=tx.at, **given)
+    app.org = org
     _insert_named(app, org)
     env, secret_keys = merge_env({}, [], fields.get("env", {}))
     tx.before_fence.append(statement(_revision(tx, app, 1, env, secret_keys)))
@@ -189,7 +190,8 @@ def _revision(
     shaped: dict[str, Any] | None = None,
 ) -> ConfigRevision:
     """A configuration, not written yet; `shaped` differs from the app's own columns while those are being changed."""
-    return ConfigRevision(
+    return new(
+        ConfigRevision,
         app_id=app.pk,
         number=number,
         env=seal(env),

@@ -31,7 +31,6 @@ from instances.preview import plan_now
 from instances.telemetry import series, spans
 from instances.telemetry.figures import figures
 from omni.kernel.errors import Conflict, NotFound
-from omni.rest.fields import StrictSerializer
 from omni.rest.lean import LeanViewSet
 from omni.rest.paging import page
 from omni.rest.permissions import actor_of
@@ -39,12 +38,6 @@ from omni.rest.writes import Reply, check_revision, etag, expected_revision, no_
 from releases import services as releases
 
 _STATUSES = ("created", "deploying", "running", "degraded", "stopped", "crashed", "deleting")
-
-
-def _valid(kind: type[StrictSerializer], request: Request) -> dict[str, Any]:
-    fields = kind(data=request.data)
-    fields.is_valid(raise_exception=True)
-    return dict(fields.validated_data)
 
 
 def _shown(app: App) -> dict[str, Any]:
@@ -87,7 +80,7 @@ class AppViewSet(LeanViewSet):
 
     @extend_schema(request=CreateAppFields, responses={201: dict}, operation_id="app_create")
     def create(self, request: Request) -> Response:
-        fields = _valid(CreateAppFields, request)
+        fields = CreateAppFields.read(request.data)
         ref = fields.pop("org", None)
 
         def verb(tx: Transaction) -> Reply:
@@ -128,7 +121,7 @@ class AppViewSet(LeanViewSet):
 
     @extend_schema(request=AppFields, parameters=[OVERRIDE], responses={200: dict})
     def partial_update(self, request: Request, app: str) -> Response:
-        fields = _valid(AppFields, request)
+        fields = AppFields.read(request.data)
         expected, override = expected_revision(request), overrides_freeze(request)
 
         def verb(tx: Transaction) -> Reply:
@@ -185,7 +178,7 @@ class AppViewSet(LeanViewSet):
 
     @extend_schema(request=ScaleFields, responses={202: dict})
     def scale(self, request: Request, app: str) -> Response:
-        wanted = _valid(ScaleFields, request)["instances"]
+        wanted = ScaleFields.read(request.data)["instances"]
         return self._deploying(request, app, lambda tx, found: instances.scale(tx, found, wanted))
 
     @extend_schema(responses={200: dict})
@@ -195,7 +188,7 @@ class AppViewSet(LeanViewSet):
 
     @extend_schema(request=ConfigFields, parameters=[OVERRIDE], responses={200: dict})
     def set_config(self, request: Request, app: str) -> Response:
-        fields = _valid(ConfigFields, request)
+        fields = ConfigFields.read(request.data)
         expected, override = expected_revision(request), overrides_freeze(request)
 
         def verb(tx: Transaction) -> Reply:

@@ -12,7 +12,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -21,6 +21,7 @@ from django.db.models import AutoField, BigAutoField, Field, Model
 from omni.kernel import clock, pipeline
 from omni.kernel.pipeline import Statement
 
+Row = TypeVar("Row", bound=Model)
 _PLAIN: tuple[tuple[type[Field[Any, Any]], type], ...] = (  # values of that very type, or None, are left alone
     (models.CharField, str),
     (models.TextField, str),
@@ -39,6 +40,19 @@ class _Column:
     default: Any
     literal: str  # the default in SQL; empty when it has none
     convert: Callable[[Model, BaseDatabaseWrapper], Any]
+
+
+def new(model: type[Row], **given: Any) -> Row:
+    """`model(**given)` by the names of columns (`org_id`); Django looks every field up by name each time."""
+    defaults = _defaults(model)
+    if unknown := given.keys() - defaults.keys():
+        raise TypeError(f"{model.__name__} has no {', '.join(sorted(unknown))}")
+    return model(*[given[name] if name in given else default() for name, default in defaults.items()])
+
+
+@lru_cache(maxsize=64)
+def _defaults(model: type[Model]) -> dict[str, Callable[[], Any]]:
+    return {str(field.attname): field.get_default for field in model._meta.concrete_fields}
 
 
 def insert(*rows: Model, using: str = DEFAULT_DB_ALIAS) -> None:

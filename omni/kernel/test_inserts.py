@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from apps.models import App, ConfigRevision, DesiredState
 from consensus import gate
 from omni.kernel import clock
-from omni.kernel.inserts import insert, insert_all
+from omni.kernel.inserts import insert, insert_all, new
 from omni.testing.factories import make_app, make_org
 
 pytestmark = pytest.mark.django_db(databases=["default", "telemetry"])
@@ -72,3 +72,14 @@ def test_several_rows_in_one_statement() -> None:
         insert_all([])
     kept = ConfigRevision.objects.filter(app=app, number__in=(7, 8)).order_by("number")
     assert [(row.memory_mb, row.env) for row in kept] == [(7, "'7' 100%"), (8, "'8' 100%")]
+
+
+def test_a_new_row_is_what_the_model_makes_of_the_same_values() -> None:
+    given = {"org_id": 1, "name": "shop", "created_at": clock.now(), "labels": {"a": "b"}}
+    ours, djangos = new(App, **given), App(**given)
+    names = [field.attname for field in App._meta.concrete_fields]
+    assert [getattr(ours, name) for name in names] == [getattr(djangos, name) for name in names]
+    assert ours._state.adding
+    assert new(App).labels is not new(App).labels
+    with pytest.raises(TypeError, match="nme"):
+        new(App, nme="shop")

@@ -19,7 +19,7 @@ from rest_framework.viewsets import ViewSet
 from omni.kernel.context import ANONYMOUS, Actor
 from omni.rest import problem
 from omni.rest.permissions import require
-from omni.rest.rendering import JsonOnly, OrjsonParser, dumps
+from omni.rest.rendering import JsonOnly, OrjsonParser, Rendered, dumps
 
 _PARSER = OrjsonParser()
 _NEGOTIATION = JsonOnly()
@@ -109,8 +109,8 @@ class LeanViewSet(ViewSet):
             answer = getattr(view, action)(lean, **given)
         except Exception as error:
             return problem.response(problem.translate(error))
-        if not isinstance(answer, Response):
-            return answer  # type: ignore[no-any-return]
+        if isinstance(answer, Rendered) or not isinstance(answer, Response):
+            return answer
         body = answer.data if isinstance(answer.data, bytes) else (b"" if answer.data is None else dumps(answer.data))
         headers = {name: value for name, value in answer.items() if name != "Content-Type"}
         return HttpResponse(body, status=answer.status_code, content_type="application/json", headers=headers)

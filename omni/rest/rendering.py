@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 import orjson
+from django.http import HttpResponse
 from rest_framework.metadata import BaseMetadata
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
+from rest_framework.response import Response
 
 from omni.kernel.clock import rfc3339
 from omni.kernel.errors import Malformed
@@ -41,6 +43,19 @@ class OrjsonRenderer(BaseRenderer):
         if data is None:
             return b""
         return data if isinstance(data, bytes) else dumps(data)
+
+
+class Rendered(Response):
+    """A Response whose body is JSON already: without what DRF and Django's templates prepare for rendering it."""
+
+    def __init__(self, body: bytes, status: int, headers: dict[str, str]) -> None:
+        HttpResponse.__init__(self, body, status=status, content_type="application/json", headers=headers)
+        self.data = body
+        if not body:
+            del self.headers["Content-Type"]
+        for name in ("_request", "context_data", "template_name", "using"):
+            self.__dict__[name] = None
+        self._post_render_callbacks: list[Any] = []
 
 
 class OrjsonParser(BaseParser):

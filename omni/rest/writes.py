@@ -27,7 +27,7 @@ from omni.kernel.seal import seal, unseal
 from omni.rest import index
 from omni.rest.paging import flag_parameter
 from omni.rest.permissions import actor_of
-from omni.rest.rendering import dumps
+from omni.rest.rendering import Rendered, dumps
 
 _KEY_LENGTH = 200
 _FORGET = "DELETE FROM consensus_storedreply WHERE scope = %s AND created_at < %s"
@@ -134,7 +134,7 @@ def _answer(
         headers["ETag"] = tag
     if location:
         headers["Location"] = location
-    return Response(body if body != b"null" else None, status=status, headers=headers)
+    return Rendered(body if body != b"null" else b"", status, headers)
 
 
 @dataclass(frozen=True, slots=True)
