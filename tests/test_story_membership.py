@@ -135,6 +135,50 @@ def test_a_lost_nodes_replacement_joins_with_a_fresh_disk(platform: Platform, no
     assert moved["leader"] == f"127.0.0.1:{port}", "it has everything that it needs to lead"
 
 
+def test_without_a_majority_reads_go_on_and_writes_are_refused_until_one_more_is_back(
+    platform: Platform, nodes: Nodes
+) -> None:
+    left = platform.leader()
+    api = platform.api(left)
+    api.create("before")
+    gone = platform.followers()
+    for member in gone:
+        _kill(platform, member)
+    refused = wait_for(lambda: _refusal(api), "a refusal", 20)
+    assert (refused["code"], refused["status"]) == ("no_leader", 503)
+    assert [app["name"] for app in api.ok("GET", "/app")["items"]] == ["before"]
+    answer = api("GET", "/cluster/status")
+    assert answer.json()["quorum"]["has"] is False
+    assert not _serves(platform.members[left]), "not ready: a write would not be accepted"
+    nodes.start(platform.config["instances"][gone[0]]["port"], platform.state.parent / "config.json")
+    wait_for(lambda: _serves(platform.members[left]), "a leader again", 60)
+    api.create("afterwards")
+
+
+def test_members_that_are_lost_for_good_are_left_out_by_starting_raft_anew(platform: Platform, nodes: Nodes) -> None:
+    """As docs/operations.md says it: the database knows everything but who may lead, and the fence keeps that safe."""
+    api = platform.api(platform.leader())
+    api.create("before")
+    epoch = _status(api)["epoch"]
+    ports = [entry["port"] for entry in platform.config["instances"]]
+    for member in range(3):
+        _kill(platform, member)
+    smaller = platform.state.parent / "smaller.json"
+    smaller.write_text(json.dumps({**platform.config, "instances": platform.config["instances"][:1]}))
+    shutil.rmtree(platform.state / f"node-{ports[0]}" / "raft")
+    nodes.start(ports[0], smaller)
+    wait_for(lambda: _serves(platform.members[0]), "the survivor", 60)
+    alone = platform.api(0)
+    alone.create("alone")
+    status = _status(alone)
+    assert (len(status["members"]), status["epoch"]) == (1, epoch + 1)
+
+
+def _refusal(api: Api) -> dict[str, Any] | None:
+    answer = api("POST", "/app/create", {"name": "refused"}, headers={"Idempotency-Key": "refused"})
+    return answer.json() if answer.status_code == 503 else None
+
+
 def _serves(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health/ready", timeout=3).status_code == 200
