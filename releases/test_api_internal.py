@@ -56,6 +56,16 @@ def claim(worker: Worker, build: Build) -> Claim:
     return claim_from(answer.json())
 
 
+def test_a_claim_whose_answer_was_lost_is_answered_again_and_no_other_is(worker: Worker, app: App) -> None:
+    build = make_build(app)
+    path, body = f"builds/{build.pk}/claim", {"worker": "w1"}
+    first = worker.post(path, body, Idempotency_Key="claim-1")
+    again = worker.post(path, body, Idempotency_Key="claim-1")
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.json()["token"] == first.json()["token"]
+    assert worker.post(path, body, Idempotency_Key="claim-2").json()["code"] == "not_claimable"
+
+
 def test_a_build_from_claim_to_release(worker: Worker, app: App, upload: Any, artifacts: Any) -> None:
     source = upload()
     artifacts.put(source)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -324,3 +325,19 @@ def test_a_tree_too_deep_for_python_is_removed_and_links_are_not_followed(tmp_pa
     remove_tree(root)
     assert not root.exists()
     assert (tmp_path / "kept" / "file").stat().st_size == 100_000
+
+
+def test_a_claim_keeps_its_key_from_member_to_member() -> None:
+    keys: list[str] = []
+
+    def member(sent: httpx.Request) -> httpx.Response:
+        keys.append(sent.headers["idempotency-key"])
+        if len(keys) == 1:
+            raise httpx.ReadError("the answer was lost")
+        return httpx.Response(409, json={"code": "not_claimable", "detail": "somebody has it"})
+
+    client = ControlPlane(["http://a", "http://b"], "t", client=httpx.Client(transport=httpx.MockTransport(member)))
+    for _ in range(2):
+        with pytest.raises(NotClaimable):
+            client.claim(5, "w", 5)
+    assert keys[0] == keys[1] != keys[2]

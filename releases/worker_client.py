@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -85,8 +86,9 @@ class ControlPlane:
         self.close()
 
     def claim(self, build_id: int, worker: str, within_s: float) -> Claim:
-        """Raises NotClaimable. After a lost answer the build waits for its lease to run out; that is rare enough."""
-        answer = self._call("POST", f"/internal/builds/{build_id}/claim", within_s, json={"worker": worker})
+        """Raises NotClaimable. The key makes a repeated call, after a lost answer, get the first one's answer."""
+        path, key = f"/internal/builds/{build_id}/claim", f"claim-{secrets.token_hex(16)}"
+        answer = self._call("POST", path, within_s, json={"worker": worker}, headers={"Idempotency-Key": key})
         return claim_from(answer.json())
 
     def heartbeat(self, build_id: int, token: str, builder: str, steps: Sequence[Step], within_s: float) -> Renewed:
@@ -139,8 +141,12 @@ class ControlPlane:
 
         self._anywhere(once, within_s)
 
-    def _call(self, method: str, path: str, within_s: float, *, json: dict[str, Any]) -> httpx.Response:
-        return self._anywhere(lambda member: self._client.request(method, member + path, json=json), within_s)
+    def _call(
+        self, method: str, path: str, within_s: float, *, json: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        return self._anywhere(
+            lambda member: self._client.request(method, member + path, json=json, headers=headers), within_s
+        )
 
     def _anywhere(self, once: Callable[[str], httpx.Response], within_s: float) -> httpx.Response:
         """Try member after member until one answers; a round without an answer is followed by a growing pause."""
