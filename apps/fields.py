@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
@@ -22,6 +23,7 @@ _ENV_DENIED = re.compile(r"OMNI_.*|LD_.*|PORT|BASH_ENV|ENV|PYTHONHOME|PYTHONSTAR
 _ENV_VALUE_MAX = 32 * 1024
 _ENV_KEYS_MAX = 500
 _HOST = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_PERCENT = re.compile(r"[0-9]{1,4}%", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 
 
@@ -89,19 +91,41 @@ class HealthCheckFields(StrictSerializer):
         return attrs
 
 
+@extend_schema_field({"oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+%$"}]})
+class AmountField(serializers.Field[Any, Any, Any, Any]):
+    """A count of instances, or a percentage of them such as `"25%"`."""
+
+    def to_internal_value(self, data: Any) -> int | str:
+        if isinstance(data, int) and not isinstance(data, bool) and 0 <= data <= 1000:
+            return data
+        if isinstance(data, str) and _PERCENT.fullmatch(data) and int(data[:-1]) <= 1000:
+            return data
+        raise refuse("invalid", 'A count from 0 to 1000, or a percentage such as "25%", is wanted.')
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
 class StrategyFields(StrictSerializer):
+    """How deployments go. A field that the chosen type does not use has no effect; null means its default (but for
+    `max_latency_factor`: latency is not judged)."""
+
     type = serializers.ChoiceField(choices=["rolling", "recreate", "blue_green", "canary"], required=False)
-    max_surge = serializers.IntegerField(min_value=0, max_value=1000, required=False)
-    max_unavailable = serializers.IntegerField(min_value=0, max_value=1000, required=False)
-    canary_percent = serializers.IntegerField(min_value=1, max_value=99, required=False)
-    progress_deadline_s = serializers.FloatField(min_value=1, max_value=86400, required=False)
+    max_surge = AmountField(required=False, allow_null=True)
+    max_unavailable = AmountField(required=False, allow_null=True)
+    min_ready_s = serializers.FloatField(min_value=0, max_value=3600, required=False, allow_null=True)
+    progress_deadline_s = serializers.FloatField(min_value=1, max_value=86400, required=False, allow_null=True)
     auto_revert = serializers.BooleanField(required=False)
+    watch_s = serializers.FloatField(min_value=0, max_value=86400, required=False, allow_null=True)
+    canary_percent = serializers.IntegerField(min_value=1, max_value=99, required=False, allow_null=True)
+    bake_s = serializers.FloatField(min_value=0, max_value=86400, required=False, allow_null=True)
+    promote = serializers.ChoiceField(choices=["auto", "manual"], required=False)
+    keep_warm_s = serializers.FloatField(min_value=0, max_value=86400, required=False, allow_null=True)
+    max_error_increase = serializers.FloatField(min_value=0, max_value=1, required=False, allow_null=True)
+    max_latency_factor = serializers.FloatField(min_value=1, max_value=1000, required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if attrs.get("type") in ("blue_green", "canary"):
-            detail = "rolling and recreate are available; blue_green and canary are not yet."
-            raise refuse("strategy_not_available", detail, "type")
-        if attrs.get("max_surge") == 0 and attrs.get("max_unavailable", 0) == 0:
+        if attrs.get("max_surge") in (0, "0%") and attrs.get("max_unavailable") in (None, 0, "0%"):
             detail = "max_surge and max_unavailable cannot both be 0: nothing could ever be replaced."
             raise refuse("impossible", detail, "max_surge")
         return attrs
@@ -131,6 +155,13 @@ class TrafficFields(StrictSerializer):
     max_body_mb = serializers.IntegerField(min_value=0, max_value=1_000_000, required=False)
 
 
+class FreezeFields(StrictSerializer):
+    """No deployments, for a reason; for ever or until a time."""
+
+    reason = serializers.CharField(max_length=500)
+    until = serializers.DateTimeField(required=False, allow_null=True)
+
+
 class AppFields(StrictSerializer):
     """Every writable field of an app, all optional: the body of PATCH."""
 
@@ -153,6 +184,7 @@ class AppFields(StrictSerializer):
     domains = serializers.ListField(child=serializers.CharField(max_length=253), required=False, max_length=50)
     labels = serializers.DictField(child=serializers.CharField(max_length=253), required=False)
     maintenance = serializers.BooleanField(required=False)
+    freeze = FreezeFields(required=False, allow_null=True)
 
     def validate_name(self, value: str) -> str:
         return check_name(value)
@@ -184,6 +216,7 @@ class CreateAppFields(AppFields):
     """The body of POST /app/create."""
 
     name = serializers.CharField(max_length=63)
+    freeze = None  # type: ignore[assignment]  # DRF's way to leave one out: what does not run yet is not frozen
 
 
 class ScaleFields(StrictSerializer):

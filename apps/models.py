@@ -41,6 +41,7 @@ class App(models.Model):
     served_domains = models.JSONField(null=True)  # those of `domains` that are proven; None is none
     labels = models.JSONField(default=dict)
     maintenance = models.BooleanField(default=False)
+    freeze = models.JSONField(default=dict)  # {"reason", "until", "by", "at"}: no deployments; empty: none
 
     # the current configuration, also frozen as ConfigRevision `config_number`
     config_number = models.PositiveIntegerField(default=1)

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.conf import settings
 
+from apps import strategy
 from apps.models import App
 from omni.kernel.clock import rfc3339
 
@@ -28,9 +29,7 @@ def health_check_of(stored: dict[str, Any]) -> dict[str, Any]:
 
 def strategy_of(stored: dict[str, Any]) -> dict[str, Any]:
     """The whole strategy: what was set over the defaults."""
-    deadline = settings.CONFIG.timings.progress_deadline_s
-    defaults = {"type": "rolling", "max_surge": 1, "max_unavailable": 0, "canary_percent": None}
-    return {**defaults, "progress_deadline_s": deadline, "auto_revert": True, **stored}
+    return strategy.whole(strategy.read(stored, progress_deadline_s=settings.CONFIG.timings.progress_deadline_s))
 
 
 TRAFFIC_DEFAULTS: dict[str, Any] = {"sticky": False, "requests_per_second": 0.0, "burst": 0, "max_body_mb": 0}
@@ -75,6 +74,7 @@ def app(row: App, env: dict[str, Any]) -> dict[str, Any]:
         "domains": row.domains,
         "labels": row.labels,
         "maintenance": row.maintenance,
+        "freeze": row.freeze or None,
         "urls": urls_of(row),
         "created_at": rfc3339(row.created_at),
         "updated_at": rfc3339(row.updated_at),

@@ -14,7 +14,7 @@ from django.db.models import F, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Org
-from apps import domains
+from apps import domains, freeze
 from apps.configuration import CONFIG_FIELDS, masked, merge_env, open_env
 from apps.models import App, ConfigRevision, DesiredState
 from consensus.gate import Transaction
@@ -23,7 +23,7 @@ from omni.kernel.inserts import insert, new, statement
 from omni.kernel.seal import seal
 
 _PLAIN_FIELDS = ("name", "description", "instances", "singleton", "runtime", "strategy", "placement", "traffic",
-                 "labels", "maintenance")  # fmt: skip
+                 "labels", "maintenance", "freeze")  # fmt: skip
 
 
 _RIVALS = (
@@ -56,6 +56,8 @@ def update_app(tx: Transaction, app: App, fields: dict[str, Any]) -> tuple[set[s
     The row must have been read inside this transaction. `app` is brought up to date.
     """
     _refuse_deleted(app)
+    if "freeze" in fields:
+        fields = {**fields, "freeze": freeze.stored(tx, app, fields["freeze"])}
     org = Org.objects.select_for_update().get(pk=app.org_id)
     changed = {
         name for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS) if name in fields and fields[name] != getattr(app, name)

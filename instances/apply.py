@@ -14,18 +14,22 @@ from django.db.models import F
 from apps import services as app_services
 from apps.models import App
 from consensus.gate import Transaction
-from instances import evidence, observe
+from instances import evidence, ledger, observe
 from instances.models import Deployment, Instance
 from instances.observe import Seen
 from instances.plan import actions as act
 from instances.states import DEPLOYMENT, INSTANCE, LEADER, DeploymentStatus, InstanceStatus
+from instances.telemetry import compare
 from omni.kernel.clock import rfc3339
 from omni.kernel.transitions import move
 from releases.models import Release
 
 MOST_ACTIONS = 500  # of one transaction; the next tick goes on
 STEPS_KEPT = 200
-_TOLD = (act.Place, act.Assign, act.Stop, act.Progress, act.Finish, act.FailDeployment, act.Revert, act.GiveUp)
+_TOLD = (
+    act.Place, act.Assign, act.Stop, act.Progress, act.Bake, act.Promote, act.Shift, act.Finish, act.FailDeployment,
+    act.Revert, act.GiveUp,
+)  # fmt: skip
 
 
 class ObservedElsewise(Exception):
@@ -45,7 +49,7 @@ def apply(tx: Transaction, seen: Seen, plan: act.Plan) -> None:
     if {pk: row.revision for pk, row in instances.items()} != seen.instance_revisions:
         raise ObservedElsewise
     _check_nodes(plan)
-    _Applying(tx, app, deployment, instances).run(plan)
+    _Applying(tx, seen, app, deployment, instances).run(plan)
 
 
 def _check_nodes(plan: act.Plan) -> None:
@@ -58,9 +62,10 @@ class _Applying:
     """One application of one plan: the rows it was checked against, and what the deployment's record will say."""
 
     def __init__(
-        self, tx: Transaction, app: App, deployment: Deployment | None, instances: dict[int, Instance]
+        self, tx: Transaction, seen: Seen, app: App, deployment: Deployment | None, instances: dict[int, Instance]
     ) -> None:
         self.tx = tx
+        self.seen = seen
         self.app = app
         self.deployment = deployment
         self.instances = instances
@@ -167,6 +172,14 @@ class _Applying:
                 )
                 self.tx.record("deployment.progressed", "deployment", self.deployment.pk, org_id=self.app.org_id,
                                app_id=self.app.pk, change={"serving": action.why})  # fmt: skip
+            case act.Bake():
+                self._phase("deployment.baking", action.why, baking_since=self.tx.at, new_percent=action.percent)
+            case act.Promote():
+                self._phase("deployment.promoted", action.why, promoted_at=self.tx.at, new_percent=action.percent,
+                            comparison=self._comparison())  # fmt: skip
+            case act.Shift():
+                self._phase("deployment.requests_shifted", action.why, new_percent=action.percent,
+                            warm_until=action.warm_until)  # fmt: skip
             case act.FailDeployment():
                 return self._fail(action)
             case act.Revert():
@@ -185,7 +198,7 @@ class _Applying:
             shown = evidence.of_instance(self.instances[action.instance])
         self._move(
             DeploymentStatus.FAILED, "deployment.failed", error_code=action.code, error_detail=action.why[:2000],
-            evidence=shown, finished_at=self.tx.at, active_key=None,
+            evidence=shown, active_key=None, comparison=self._comparison(), **self._finished(),
         )  # fmt: skip
         return action.instance
 
@@ -196,11 +209,30 @@ class _Applying:
         app_services.wish(self.tx, self.app, release_number=release.number, kind="revert", cause=action.why)
         self._move(
             DeploymentStatus.REVERTING, "deployment.reverting", active_key=self.app.pk, serial=self.app.deploy_serial,
-            progress=None, progress_at=self.tx.at, finished_at=None,
+            progress=None, progress_at=self.tx.at, finished_at=None, ledger_due_at=None, paused_at=None,
+            new_percent=action.percent,
         )  # fmt: skip
 
     def _end(self, to: DeploymentStatus, kind: str, why: str) -> None:
-        self._move(to, kind, finished_at=self.tx.at, active_key=None, reason=why[:300])
+        self._move(to, kind, active_key=None, reason=why[:300], paused_at=None, **self._finished())
+
+    def _phase(self, kind: str, why: str, **fields: Any) -> None:
+        """A step on the way; the deadline starts anew."""
+        assert self.deployment is not None  # noqa: S101
+        Deployment.objects.filter(pk=self.deployment.pk).update(
+            progress=None, progress_at=self.tx.at, revision=F("revision") + 1, **fields
+        )
+        change = {"why": why[:200], "percent_to_new": fields.get("new_percent")}
+        self.tx.record(kind, "deployment", self.deployment.pk, org_id=self.app.org_id, app_id=self.app.pk,
+                       change=change)  # fmt: skip
+
+    def _finished(self) -> dict[str, Any]:
+        return {"finished_at": self.tx.at, "ledger_due_at": ledger.due(self.tx.at)}
+
+    def _comparison(self) -> dict[str, Any]:
+        """What both sides of a canary had answered when it was decided."""
+        compared = self.seen.desired.deployment.compared if self.seen.desired.deployment is not None else None
+        return compare.shown(compared) if compared is not None else {}
 
     def _move(self, to: DeploymentStatus, kind: str, **fields: Any) -> None:
         assert self.deployment is not None  # noqa: S101

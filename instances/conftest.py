@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from instances import heartbeats, routes
 from instances.controller import Controller
 from instances.models import Deployment, Instance, Node
 from instances.telemetry import figures
-from omni.kernel import internal_tokens, keys
+from omni.kernel import clock, internal_tokens, keys
 from omni.testing.factories import make_app, make_node, make_org, make_release, make_token
 
 FACTS = {
@@ -35,6 +36,7 @@ class Platform:
     ages: dict[str, float] = field(default_factory=dict)
     seqs: dict[int, int] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)  # versions that never get healthy
+    offset_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.ages = dict.fromkeys(self.node_names, 0.0)
@@ -44,9 +46,14 @@ class Platform:
         return call(self.token, method, path, data, **headers)
 
     def app(self, **fields: Any) -> App:
-        app = make_app(self.org, memory_mb=64, **fields)
+        strategy = {"min_ready_s": 0, **fields.pop("strategy", {})}  # no test waits
+        app = make_app(self.org, memory_mb=64, strategy=strategy, **fields)
         make_release(app, "v1")
         return app
+
+    def later(self, seconds: float) -> None:
+        """Time passes, for everybody."""
+        self.offset_s += seconds
 
     def tick(self, times: int = 3) -> str:
         told = ""
@@ -124,11 +131,15 @@ def fresh_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def platform(fence: None) -> Platform:
-    """Three ready nodes of this cluster."""
+def platform(fence: None, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    """Three ready nodes of this cluster, and a clock that can be put forward."""
     org = make_org()
     names = [member.id for member in settings.CONFIG.members][:3]
     for name in names:
         make_node(name, memory_mb=2048, facts=FACTS, incarnation=1)
     assert Node.objects.count() == len(names)
-    return Platform(make_token(org, platform=True), org, names)
+    made = Platform(make_token(org, platform=True), org, names)
+    now, monotonic = clock.now, clock.monotonic
+    monkeypatch.setattr(clock, "now", lambda: now() + dt.timedelta(seconds=made.offset_s))
+    monkeypatch.setattr(clock, "monotonic", lambda: monotonic() + made.offset_s)
+    return made

@@ -16,12 +16,12 @@ from django.conf import settings
 
 from apps.models import App
 from consensus import fence, gate
-from instances import heartbeats, nodes, observe, placement, purge, services
+from instances import heartbeats, ledger, nodes, observe, placement, purge, services
 from instances.apply import ObservedElsewise, apply
 from instances.observe import Seen
 from instances.placement import NodeView
-from instances.plan import Plan, plan
-from instances.plan.actions import Assign, Place, Purge, brief
+from instances.plan.actions import Assign, Place, Plan, Purge, brief
+from instances.plan.planner import plan
 from omni.kernel import clock, failpoints
 from omni.kernel.context import system
 from omni.kernel.errors import Conflict, TransitionRefused
@@ -31,6 +31,7 @@ FULL_PASS_S = 30.0
 PORTION = 200  # apps that one tick looks at
 _EVENTS = 2_000
 _FORGET_EVERY_S = 600.0
+_LEDGERS_EVERY_S = 10.0
 _LONG_PAUSE_S = 10.0  # after which deployments get their deadline anew
 _ACTOR = system("controller")
 _log = logging.getLogger("omni.controller")
@@ -48,6 +49,7 @@ class Controller:
     _sweep_app: int = 0
     _sweep_at: float = 0.0
     _forget_at: float = 0.0
+    _ledgers_at: float = 0.0
     _lease_from: float = field(default_factory=clock.monotonic)
     _since: dt.datetime = field(default_factory=clock.now)
     _last_tick: float = field(default_factory=clock.monotonic)
@@ -68,6 +70,7 @@ class Controller:
         if moved:
             self._nodes = nodes.known()
         told = self._judge_nodes(now)
+        self._close_ledgers(now)
         self._collect(now, moved)
         if not self._dirty:
             return told or "nothing to do"
@@ -128,6 +131,11 @@ class Controller:
             oldest = clock.now() - dt.timedelta(seconds=settings.CONFIG.timings.log_retention_s)
             more = purge.forget_ended(oldest) == purge.BATCH
             self._forget_at = now + (0 if more else _FORGET_EVERY_S)
+
+    def _close_ledgers(self, now: float) -> None:
+        if now >= self._ledgers_at:
+            more = ledger.close_due() == ledger.BATCH
+            self._ledgers_at = now + (0 if more else _LEDGERS_EVERY_S)
 
     # -- one app after the other
 

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from django.db import connection
 
+from apps.strategy import STEPWISE
 from instances.instance_list import moment
-from instances.states import DeploymentStatus
+from instances.plan.phases import SWITCHED
+from instances.states import ACTIVE_DEPLOYMENT, DeploymentStatus
 from omni.kernel.clock import rfc3339
 
 RECENT = 20
+PHASES = ("first", "paused_at", "baking_since", "promoted_at", "new_percent", "warm_until")
+_TIMES = ("paused_at", "baking_since", "promoted_at", "warm_until", "finished_at")
 _NAMES = (
     "id", "app_id", "kind", "status", "version", "release", "previous_version", "previous_release", "instances",
     "strategy", "reason", "error_code", "error_detail", "created_by", "created_at", "progress_at", "finished_at",
-    "revision", "release_id", "previous_id",
+    "revision", "first", "paused_at", "baking_since", "promoted_at", "new_percent", "warm_until", "release_id",
+    "previous_id",
 )  # fmt: skip
 _SELECT = (
     "SELECT d.id, d.app_id, d.kind, d.status, r.version, r.number, p.version, p.number, d.desired_instances, "
     "d.strategy, d.reason, d.error_code, d.error_detail, d.created_by, d.created_at, d.progress_at, d.finished_at, "
-    "d.revision, d.release_id, d.previous_release_id FROM instances_deployment d "
+    "d.revision, d.first, d.paused_at, d.baking_since, d.promoted_at, d.new_percent, d.warm_until, d.release_id, "
+    "d.previous_release_id FROM instances_deployment d "
     "LEFT JOIN releases_release r ON r.id = d.release_id LEFT JOIN releases_release p ON p.id = d.previous_release_id "
     "WHERE d.app_id = %s ORDER BY d.id DESC LIMIT %s"
 )
@@ -47,18 +55,59 @@ def settled(rows: list[dict[str, Any]]) -> list[tuple[int, int, str, Any]]:
 
 def show(row: dict[str, Any]) -> dict[str, Any]:
     """The shape of `queries.show_deployment`, without steps and evidence."""
-    base = f"/app/{row['app_id']}/deployments/{row['id']}"
-    strategy = row["strategy"]
-    shown = {name: row[name] for name in _NAMES[:9]}
+    stored = row["strategy"]
+    strategy = orjson.loads(stored) if isinstance(stored, (str, bytes)) else stored
+    times = {name: moment(row[name]) for name in _TIMES}
     return {
-        **shown,
-        "strategy": orjson.loads(strategy) if isinstance(strategy, (str, bytes)) else strategy,
+        **{name: row[name] for name in _NAMES[:9]},
+        "strategy": strategy,
         "reason": row["reason"],
         "error": {"code": row["error_code"], "detail": row["error_detail"]} if row["error_code"] else None,
         "created_by": row["created_by"],
+        **phases(row["status"], strategy, {**row, **times}),
         "created_at": rfc3339(moment(row["created_at"])),
         "progress_at": rfc3339(moment(row["progress_at"])),
-        "finished_at": rfc3339(moment(row["finished_at"])),
+        "finished_at": rfc3339(times["finished_at"]),
         "revision": row["revision"],
-        "links": {"self": base, "cancel": f"{base}/cancel", "app": f"/app/{row['app_id']}/info"},
+        "links": links(row["app_id"], row["id"]),
     }
+
+
+def links(app_id: int, deployment_id: int) -> dict[str, str]:
+    base = f"/app/{app_id}/deployments/{deployment_id}"
+    verbs = {verb: f"{base}/{verb}" for verb in ("cancel", "pause", "resume", "promote")}
+    return {"self": base, **verbs, "app": f"/app/{app_id}/info"}
+
+
+def phases(status: str, strategy: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """How far it is, and since when; `row` has the columns of `PHASES` and `finished_at`."""
+    watched = status == DeploymentStatus.SUCCEEDED and row["finished_at"] is not None
+    until = row["finished_at"] + dt.timedelta(seconds=strategy.get("watch_s") or 0) if watched else None
+    return {
+        "phase": phase_of(status, strategy, row),
+        "carries_on": row["first"] or None,
+        "paused_at": rfc3339(row["paused_at"]),
+        "baking_since": rfc3339(row["baking_since"]),
+        "promoted_at": rfc3339(row["promoted_at"]),
+        "percent_to_new": row["new_percent"],
+        "warm_until": rfc3339(row["warm_until"]),
+        "watched_until": rfc3339(until),
+    }
+
+
+def phase_of(status: str, strategy: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
+    """None once it is over. The rules stand in order; see docs/deployments.md."""
+    switched = row["new_percent"] == SWITCHED
+    if status not in ACTIVE_DEPLOYMENT:
+        return "warm" if switched and status == DeploymentStatus.SUCCEEDED else None
+    if status != DeploymentStatus.ROLLING:
+        return status
+    if row["paused_at"] is not None:
+        return "paused"
+    if strategy.get("type") not in STEPWISE or (row["promoted_at"] is not None and not switched):
+        return "rolling" if strategy.get("type") != "blue_green" else "switching"
+    if switched:
+        return "switched"
+    if row["baking_since"] is None:
+        return "starting"
+    return "awaiting_promotion" if strategy.get("promote") == "manual" else "baking"

@@ -70,6 +70,18 @@ class Deployment(models.Model):
     floor = models.BigIntegerField(default=0)  # instances of an earlier deployment than this are replaced (restart)
     previous_floor = models.BigIntegerField(default=0)  # the floor that belongs to previous_release
     progress = models.IntegerField(null=True)  # the highest measure of closeness to its end so far
+    first = models.BigIntegerField(default=0)  # the deployment whose rollout this one carries on (scaling), else 0
+
+    # what has happened in its phases; whoever leads goes on from there
+    paused_at = models.DateTimeField(null=True)
+    baking_since = models.DateTimeField(null=True)  # the new release is ready beside the old one
+    promoted_at = models.DateTimeField(null=True)  # it may take over: by hand, or because nothing spoke against it
+    new_percent = models.PositiveSmallIntegerField(null=True)  # of requests to what it brings; `rollout.traffic`
+    warm_until = models.DateTimeField(null=True)  # the old side is kept, without requests
+    comparison = models.JSONField(default=dict)  # what both sides of a canary answered, when it was decided
+
+    ledger = models.JSONField(null=True)  # requests while it ran; counted once the last of them are in
+    ledger_due_at = models.DateTimeField(null=True)  # when that is
     created_by = models.CharField(max_length=160)
     created_at = models.DateTimeField()
     progress_at = models.DateTimeField()  # when it last got closer to its end
@@ -77,7 +89,11 @@ class Deployment(models.Model):
     revision = models.BigIntegerField(default=1)
 
     class Meta:
-        indexes = [models.Index(fields=("app", "id"), name="instances_deployment_app")]
+        indexes = [
+            models.Index(fields=("app", "id"), name="instances_deployment_app"),
+            models.Index(fields=("ledger_due_at",), name="instances_deployment_ledger"),
+            models.Index(fields=("new_percent",), name="instances_deployment_split"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.app}"
@@ -121,7 +137,9 @@ class Instance(models.Model):
     detail = models.CharField(max_length=500, default="")
     history = models.JSONField(default=list)  # the last changes of status and health, bounded
     started_at = models.DateTimeField(null=True)
-    healthy_at = models.DateTimeField(null=True)
+    healthy_at = models.DateTimeField(null=True)  # for the first time
+    healthy_since = models.DateTimeField(null=True)
+    crashes = models.PositiveIntegerField(default=0)  # ends of its process that nobody asked for, once it was healthy
     next_start_at = models.DateTimeField(null=True)
 
     created_at = models.DateTimeField()

@@ -8,28 +8,33 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
 from django.db.models import Count, Max, Sum
 
+from apps import strategy
 from apps.models import App
+from apps.strategy import Strategy
 from instances.models import Deployment, Instance, Node
 from instances.placement import NodeView, read_constraints
-from instances.plan.model import DeploymentView, Desired, InstanceView, Observed, ReleaseView, Strategy
+from instances.plan.model import DeploymentView, Desired, InstanceView, Observed, ReleaseView
 from instances.states import ON_NODE, InstanceStatus, NodeStatus
+from instances.telemetry import compare
 from omni.kernel.models import Event
+from releases.models import Release
 
 _RELEASE = ("id", "number", "version", "config__memory_mb", "config__cpu", "config__restart_policy")
 _DEPLOYMENT = (
     "id", "app_id", "kind", "status", "serial", "strategy", "progress_at", "progress", "floor", "previous_floor",
-    "revision", *(f"release__{name}" for name in _RELEASE), *(f"previous_release__{name}" for name in _RELEASE),
+    "first", "paused_at", "promoted_at", "baking_since", "new_percent", "warm_until", "finished_at", "revision",
+    *(f"release__{name}" for name in _RELEASE), *(f"previous_release__{name}" for name in _RELEASE),
 )  # fmt: skip
 _INSTANCE = (
     "id", "app_id", "slot", "release_id", "deployment_id", "desired", "status", "health", "created_at", "memory_mb",
     "cpu", "node_id", "node__name", "node__draining", "healthy_at", "restarts", "attempt", "finished_at", "detail",
-    "reason", "revision",
+    "reason", "healthy_since", "crashes", "revision",
 )  # fmt: skip
 _APP = (
     "id", "revision", "status", "desired_state", "instances", "singleton", "runtime", "placement", "deploy_serial",
@@ -84,14 +89,7 @@ def node_views() -> tuple[NodeView, ...]:
 
 def strategy_of(given: dict[str, Any]) -> Strategy:
     """`App.strategy` (or a deployment's frozen copy) with the defaults of the platform."""
-    defaults = Strategy(progress_deadline_s=settings.CONFIG.timings.progress_deadline_s)
-    return Strategy(
-        type=str(given.get("type") or defaults.type),
-        max_surge=given.get("max_surge"),
-        max_unavailable=int(given.get("max_unavailable") or 0),
-        progress_deadline_s=float(given.get("progress_deadline_s") or defaults.progress_deadline_s),
-        auto_revert=bool(given.get("auto_revert", True)),
-    )
+    return strategy.read(given, progress_deadline_s=settings.CONFIG.timings.progress_deadline_s)
 
 
 def _latest_deployments(app_ids: Iterable[int]) -> dict[int, dict[str, Any]]:
@@ -132,8 +130,19 @@ def _seen(
     )
 
 
+def latest_deployment(app_id: int) -> DeploymentView | None:
+    """The app's newest deployment as the planner sees it, without figures."""
+    row = Deployment.objects.filter(app_id=app_id).order_by("-id").values(*_DEPLOYMENT).first()
+    return _deployment_view(row) if row is not None else None
+
+
+def release_view(release_id: int) -> ReleaseView:
+    row = Release.objects.filter(pk=release_id).values(*_RELEASE).get()
+    return ReleaseView(*(row[name] for name in _RELEASE))
+
+
 def _deployment_view(row: dict[str, Any]) -> DeploymentView:
-    return DeploymentView(
+    view = DeploymentView(
         id=row["id"],
         kind=row["kind"],
         status=row["status"],
@@ -144,7 +153,17 @@ def _deployment_view(row: dict[str, Any]) -> DeploymentView:
         progress=row["progress"],
         floor=row["floor"],
         previous_floor=row["previous_floor"],
+        first=row["first"],
+        paused=row["paused_at"] is not None,
+        promoted=row["promoted_at"] is not None,
+        baking_since=row["baking_since"],
+        new_percent=row["new_percent"],
+        warm_until=row["warm_until"],
+        finished_at=row["finished_at"],
     )
+    if view.baking_since is None or not view.on_trial or view.strategy.type != "canary":
+        return view
+    return replace(view, compared=compare.sides(row["app_id"], row["release__id"], row["floor"], view.baking_since))
 
 
 def _release_view(row: dict[str, Any], prefix: str) -> ReleaseView | None:
@@ -174,6 +193,8 @@ def _instance_view(row: dict[str, Any]) -> InstanceView:
         finished_at=row["finished_at"],
         detail=row["detail"],
         reason=row["reason"],
+        healthy_since=row["healthy_since"],
+        crashes=row["crashes"],
     )
 
 

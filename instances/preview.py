@@ -18,7 +18,7 @@ from instances.plan.world import World
 
 MOST_ROUNDS = 400
 MOST_ACTIONS = 500
-_SHOWN = (act.Place, act.Assign, act.Stop)
+_SHOWN = (act.Place, act.Assign, act.Stop, act.Bake, act.Promote, act.Shift)
 
 
 def plan_now(tx: Transaction, app: App) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
     shown: list[dict[str, Any]] = []
     for _ in range(MOST_ROUNDS):
         made = world.plan()
-        if any(isinstance(action, (act.FailDeployment, act.Purge)) for action in made.actions):
+        if any(isinstance(action, (act.FailDeployment, act.GiveUp, act.Purge)) for action in made.actions):
             break
         shown += [_show(world, real, action) for action in made.actions if isinstance(action, _SHOWN)]
         before = dict(world.instances)
@@ -42,8 +42,16 @@ def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
         world.apply(made)
         for instance_id in list(world.instances):
             world.agent_acts(instance_id)
-        if (not changed and before == world.instances) or len(shown) >= MOST_ACTIONS:
+        if len(shown) >= MOST_ACTIONS:
             break
+        if changed or before != world.instances:
+            continue
+        if world.promote_by_hand():
+            shown.append({"action": "await_promotion", "why": "the new release takes over once somebody promotes it"})
+        elif made.wait_until is None:
+            break
+        else:
+            world.now = max(world.now, made.wait_until)
     waiting = [row for row in world.wanted() if row.status == "pending"]
     return {
         "actions": shown[:MOST_ACTIONS],

@@ -11,9 +11,10 @@ from django.db import connection
 from django.db.models import Q
 
 from apps.models import App
-from instances import deployment_rows
+from instances import deployment_rows, ledger
 from instances.models import Deployment
-from instances.states import DeploymentStatus, InstanceStatus
+from instances.states import ACTIVE_DEPLOYMENT, DeploymentStatus, InstanceStatus
+from instances.telemetry import compare
 from instances.telemetry.figures import app_metrics
 from omni.kernel.clock import rfc3339
 from omni.kernel.errors import Conflict
@@ -107,28 +108,48 @@ def _settled(app_id: int) -> list[tuple[int, int, str, Any]]:
     return found
 
 
-def show_deployment(row: Deployment, *, steps: bool = True) -> dict[str, Any]:
-    base = f"/app/{row.app_id}/deployments/{row.pk}"
+def show_deployment(row: Deployment, *, steps: bool = True, counts: bool = False) -> dict[str, Any]:
+    """`counts`: with what the ingresses counted, which takes queries of its own."""
+    version, release = (row.release.version, row.release.number) if row.release else (None, None)
+    before = row.previous_release
     shown: dict[str, Any] = {
         "id": row.pk,
         "app_id": row.app_id,
         "kind": row.kind,
         "status": row.status,
-        "version": row.release.version if row.release else None,
-        "release": row.release.number if row.release else None,
-        "previous_version": row.previous_release.version if row.previous_release else None,
-        "previous_release": row.previous_release.number if row.previous_release else None,
+        "version": version,
+        "release": release,
+        "previous_version": before.version if before else None,
+        "previous_release": before.number if before else None,
         "instances": row.desired_instances,
         "strategy": row.strategy,
         "reason": row.reason,
         "error": {"code": row.error_code, "detail": row.error_detail} if row.error_code else None,
         "created_by": row.created_by,
+        **deployment_rows.phases(row.status, row.strategy, _phase_columns(row)),
         "created_at": rfc3339(row.created_at),
         "progress_at": rfc3339(row.progress_at),
         "finished_at": rfc3339(row.finished_at),
         "revision": row.revision,
-        "links": {"self": base, "cancel": f"{base}/cancel", "app": f"/app/{row.app_id}/info"},
+        "links": deployment_rows.links(row.app_id, row.pk),
     }
     if steps:
         shown |= {"steps": row.steps, "evidence": row.evidence or None}
+    if counts:
+        shown |= {"comparison": _comparison(row), "ledger": ledger.of(row)}
     return shown
+
+
+def _phase_columns(row: Deployment) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in (*deployment_rows.PHASES, "finished_at")}
+
+
+def _comparison(row: Deployment) -> dict[str, Any] | None:
+    """What both sides of a canary answered: when it was decided, or so far."""
+    if row.comparison:
+        return dict(row.comparison)
+    if row.baking_since is None or row.release_id is None or row.strategy.get("type") != "canary":
+        return None
+    if row.status not in ACTIVE_DEPLOYMENT:
+        return None
+    return compare.shown(compare.sides(row.app_id, row.release_id, row.floor, row.baking_since))

@@ -112,8 +112,7 @@ def _columns(tx: Transaction, row: Instance, seen: Observed) -> dict[str, Any]:
         "started_at": _time(seen.started_at),
         "next_start_at": _time(seen.next_start_at),
     }
-    if row.healthy_at is None and seen.health == "healthy":
-        fields["healthy_at"] = tx.at
+    fields |= _standing(tx, row, seen)
     if seen.status in ENDED:
         fields["finished_at"] = tx.at
         if row.desired == "stop":
@@ -122,6 +121,23 @@ def _columns(tx: Transaction, row: Instance, seen: Observed) -> dict[str, Any]:
         fields["history"] = evidence.appended(
             row.history, tx.at, seen.status, seen.health, seen.detail, seen.restarts
         )  # fmt: skip
+    return fields
+
+
+def _standing(tx: Transaction, row: Instance, seen: Observed) -> dict[str, Any]:
+    """How it has kept: since when this process is healthy, and how often it ended by itself after it had been."""
+    fields: dict[str, Any] = {}
+    if row.healthy_at is None and seen.health == "healthy":
+        fields["healthy_at"] = tx.at
+    healthy = (seen.status, seen.health) == ("running", "healthy")
+    if not healthy:
+        fields["healthy_since"] = None
+    elif row.healthy_since is None or seen.restarts != row.restarts:
+        fields["healthy_since"] = tx.at
+    ended_anew = seen.last_exit is not None and seen.last_exit.at != (row.last_exit or {}).get("at")
+    by_itself = seen.status in (InstanceStatus.CRASHED, InstanceStatus.FAILED) and row.desired == "run"
+    if ended_anew and by_itself and row.healthy_at is not None:
+        fields["crashes"] = row.crashes + 1
     return fields
 
 

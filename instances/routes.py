@@ -1,6 +1,7 @@
 """Which host names the ingress serves and which instances stand behind them: `agent.protocol.Routes` from rows.
 
-Owns the rule of who gets requests: running, healthy, wanted, of an app that is to run. Reads only; kept in this process
+Owns the rule of who gets requests: running, healthy, wanted, of an app that is to run, and on the side of its rollout
+that takes requests (`rollout.traffic`). Reads only; kept in this process
 as long as no event touched an app, so that an ingress that asks after every write costs almost nothing.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -16,7 +18,8 @@ from django.db.models import F
 
 from apps.models import App, DesiredState, Domain
 from instances import draining
-from instances.models import Instance
+from instances.models import Deployment, Instance
+from instances.rollout.traffic import Split
 from instances.states import InstanceStatus
 from omni.kernel.models import Event
 
@@ -60,10 +63,11 @@ def _touched(after: int, newest: int) -> bool:
 
 
 def _read() -> list[dict[str, Any]]:
-    """Three queries, whatever the number of apps."""
+    """Four queries, whatever the number of apps."""
     apps = App.objects.exclude(desired_state=DesiredState.DELETED).order_by("id")
     rows = list(apps.values_list("id", "hostname", "desired_state", "maintenance", "traffic"))
-    targets = _targets()
+    splits = _splits()
+    targets = _targets(splits)
     names: dict[int, list[str]] = {}
     for app_id, name in Domain.objects.filter(verified_at__isnull=False).order_by("id").values_list("app_id", "name"):
         names.setdefault(app_id, []).append(name)
@@ -71,19 +75,37 @@ def _read() -> list[dict[str, Any]]:
     for app_id, hostname, state, maintenance, traffic in rows:
         behind = targets.get(app_id, []) if state == DesiredState.RUNNING else []
         for host in (f"{hostname}.{settings.CONFIG.domain}", *names.get(app_id, ())):
-            found.append({"host": host, "app_id": app_id, "maintenance": maintenance, "targets": behind, **traffic})
+            route = {"host": host, "app_id": app_id, "maintenance": maintenance, "targets": behind, **traffic}
+            if app_id in splits and splits[app_id].canary_percent:
+                route["canary_percent"] = splits[app_id].canary_percent
+            found.append(route)
     return found
 
 
-def _targets() -> dict[int, list[dict[str, Any]]]:
+def _splits() -> dict[int, Split]:
+    """Of the apps whose releases are told apart; only an app's newest deployment does."""
+    rows = Deployment.objects.filter(new_percent__isnull=False).order_by("id")
+    return {
+        app_id: Split(release_id, floor, percent or 0)
+        for app_id, release_id, floor, percent in rows.values_list("app_id", "release_id", "floor", "new_percent")
+        if release_id is not None
+    }
+
+
+def _targets(splits: Mapping[int, Split]) -> dict[int, list[dict[str, Any]]]:
     # One that is to be restarted in place takes no new requests either.
     rows = Instance.objects.filter(
         status=InstanceStatus.RUNNING, health="healthy", desired="run", generation=F("observed_generation")
     ).order_by("id")
     found: dict[int, list[dict[str, Any]]] = {}
-    for app_id, instance_id, address in rows.values_list("app_id", "id", "address"):
+    listed = rows.values_list("app_id", "id", "address", "release_id", "deployment_id")
+    for app_id, instance_id, address, release_id, deployment_id in listed:
         host, _, port = address.rpartition(":")
-        if host and port.isdigit():
-            target = {"instance_id": instance_id, "address": host.strip("[]"), "port": int(port)}
-            found.setdefault(app_id, []).append(target)
+        pool = splits[app_id].pool_of(release_id, deployment_id) if app_id in splits else "stable"
+        if pool is None or not host or not port.isdigit():
+            continue
+        target = {"instance_id": instance_id, "address": host.strip("[]"), "port": int(port)}
+        if pool != "stable":
+            target["pool"] = pool
+        found.setdefault(app_id, []).append(target)
     return found

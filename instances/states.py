@@ -88,8 +88,9 @@ DEPLOYMENT = TransitionTable(
     noun="deployment",
     order=(D.PENDING, D.ROLLING, D.SUCCEEDED, D.FAILED, D.CANCELLED, D.REVERTING, D.REVERTED),
     initial=D.PENDING,
-    # failed and cancelled are the end unless the deployment reverts (auto_revert is a phase of it)
-    terminal=frozenset({D.SUCCEEDED, D.REVERTED}),
+    # failed and cancelled are the end unless the deployment reverts (auto_revert is a phase of it), succeeded is
+    # unless the release crashes while it is still watched
+    terminal=frozenset({D.REVERTED}),
     edges={
         (D.PENDING, D.ROLLING): LEADER,
         (D.PENDING, D.FAILED): LEADER,
@@ -97,6 +98,7 @@ DEPLOYMENT = TransitionTable(
         (D.ROLLING, D.SUCCEEDED): LEADER,
         (D.ROLLING, D.FAILED): LEADER,
         (D.ROLLING, D.CANCELLED): API,
+        (D.SUCCEEDED, D.FAILED): LEADER,
         (D.FAILED, D.REVERTING): LEADER,
         (D.CANCELLED, D.REVERTING): LEADER,
         (D.REVERTING, D.REVERTED): LEADER,

@@ -122,7 +122,7 @@ def test_no_room_waits_and_room_is_taken_when_another_app_stops(platform, in_gat
     platform.tick()
     row = Instance.objects.get(app=small)
     assert row.status == "pending"
-    assert "100 MB of memory are needed, 48 are free (3 of 3 nodes)" in row.reason
+    assert "100 MB of memory are needed, at most 48 are free (3 of 3 nodes)" in row.reason
     details = platform.call("GET", f"/app/{small.pk}/instances/{row.pk}/details").json()
     assert len(details["placement"]["verdicts"]) == 3
     from instances import services
@@ -135,7 +135,7 @@ def test_no_room_waits_and_room_is_taken_when_another_app_stops(platform, in_gat
 def test_a_plan_made_from_old_rows_is_refused_whole(platform, in_gate):
     from instances import observe
     from instances.apply import ObservedElsewise, apply
-    from instances.plan import plan
+    from instances.plan.planner import plan
 
     app = platform.app(instances=2)
     platform.call("POST", f"/app/{app.pk}/release/v1/deploy")

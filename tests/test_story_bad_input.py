@@ -125,7 +125,7 @@ def test_a_version_keeps_its_bytes(platform: Platform, app: dict[str, Any]) -> N
         ("POST", "/app/create", {"name": "x", "colour": "red"}, 422),
         ("PATCH", "/app/picky", {"instances": -1}, 422),
         ("PATCH", "/app/picky", {"env": {"LD_PRELOAD": "x"}}, 422),
-        ("PATCH", "/app/picky", {"strategy": {"type": "canary"}}, 422),
+        ("PATCH", "/app/picky", {"strategy": {"type": "purple"}}, 422),
         ("POST", "/app/picky/scale", {"instances": "many"}, 422),
         ("POST", "/app/picky/release/nope/deploy", None, 404),
         ("POST", "/app/picky/rollback", None, 409),

@@ -1,7 +1,6 @@
-"""What to do next with an app: `plan(desired, observed, now) -> Plan`. Pure; see `planner`."""
+"""What to do next with an app: `planner.plan(desired, observed, now) -> Plan`. Pure.
 
-from instances.plan.actions import Action, Plan
-from instances.plan.model import Desired, Observed
-from instances.plan.planner import plan
-
-__all__ = ["Action", "Desired", "Observed", "Plan", "plan"]
+model     what a plan is made from      actions  what it consists of
+planner   the rules in their order      failure  when a deployment has failed
+phases    trials beside the old release opening  what a new deployment starts from
+"""

@@ -93,11 +93,43 @@ class FailDeployment:
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """failed or cancelled → reverting: the release before comes back with its configuration."""
+    """failed or cancelled → reverting: the release before comes back with its configuration.
+
+    `percent` is what the failing release gets of the requests meanwhile (`rollout.traffic`).
+    """
 
     deployment: int
     release: ReleaseView
     why: str
+    percent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bake:
+    """The new side is ready beside the old one: the time in which it has to prove itself begins."""
+
+    deployment: int
+    percent: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Nothing spoke against the new release: it may take over."""
+
+    deployment: int
+    percent: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Requests go elsewhere: `percent` as in `rollout.traffic`; the old side is kept until `warm_until`."""
+
+    deployment: int
+    percent: int | None
+    why: str
+    warm_until: dt.datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +147,10 @@ class Purge:
     why: str
 
 
-Action = Begin | Place | Assign | Explain | Stop | Forget | Progress | Finish | FailDeployment | Revert | GiveUp | Purge
+Action = (
+    Begin | Place | Assign | Explain | Stop | Forget | Progress | Bake | Promote | Shift | Finish | FailDeployment
+    | Revert | GiveUp | Purge
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +193,8 @@ def to_json(action: Action) -> dict[str, Any]:
         shown["slot"] = action.slot
     if isinstance(action, FailDeployment):
         shown |= {"action": "fail", "code": action.code, "instance_id": action.instance}
+    if isinstance(action, (Bake, Promote, Shift)):
+        shown["percent_to_new"] = action.percent
     if isinstance(action, Revert):
         shown |= {"version": action.release.version, "release": action.release.number}
     return shown

@@ -1,7 +1,8 @@
 """Whether a deployment has failed, and by whose fault. Pure.
 
 Owns the rules of DECISIONS 19: a new instance failed, ended three times before it was ever healthy, was not healthy
-within its start period; or nothing got closer to the end for the progress deadline.
+within its start period; one that was healthy keeps crashing; or nothing got closer to the end for the progress
+deadline. `afterwards` goes on judging for a while once all serve: a release that crashes after a minute is no success.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from instances.plan.model import DeploymentView, InstanceView
 from instances.rollout.fleet import Fleet
 
 EARLY_EXITS = 3
+CRASHES = 2  # of one instance, after it was healthy
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +24,54 @@ class Failure:
     instance: int | None = None
 
 
-def find(
-    deployment: DeploymentView, fleet: Fleet, now: dt.datetime, watched_since: dt.datetime | None
-) -> Failure | None:
-    """The first reason for which a rolling deployment has failed."""
+def find(deployment: DeploymentView, fleet: Fleet) -> Failure | None:
+    """The first instance of a rolling deployment by which it has failed."""
     for instance in fleet.instances:
-        if instance.deployment_id == deployment.id and instance.desired == "run" and fleet.fits(instance):
+        if _own(deployment, fleet, instance) and fleet.fits(instance):
             failure = _of_instance(instance)
             if failure is not None:
                 return failure
-    if deployment.status != "pending" and now >= deadline(deployment, watched_since):
-        return _no_progress(deployment, fleet)
-    return None
+    return _crash_loop(deployment, fleet)
+
+
+def overdue(
+    deployment: DeploymentView, fleet: Fleet, now: dt.datetime, watched_since: dt.datetime | None
+) -> Failure | None:
+    """No progress for the deadline."""
+    if deployment.status == "pending" or now < deadline(deployment, watched_since):
+        return None
+    return _no_progress(deployment, fleet)
+
+
+def afterwards(deployment: DeploymentView, fleet: Fleet, now: dt.datetime) -> Failure | None:
+    """What makes a deployment fail that had succeeded: its instances end by themselves while it is still watched."""
+    if deployment.finished_at is None or fleet.goal.count == 0 or now >= watched_until(deployment):
+        return None
+    for instance in fleet.instances:
+        if _own(deployment, fleet, instance) and instance.status == "failed":
+            return _of_instance(instance)
+    return _crash_loop(deployment, fleet)
+
+
+def watched_until(deployment: DeploymentView) -> dt.datetime:
+    assert deployment.finished_at is not None  # noqa: S101
+    return deployment.finished_at + dt.timedelta(seconds=deployment.strategy.watch_s)
 
 
 def deadline(deployment: DeploymentView, watched_since: dt.datetime | None) -> dt.datetime:
-    """A leader that begins gives every deployment a full deadline: progress was not to be had without one."""
+    """A leader that begins gives every deployment a full deadline: progress was not to be had without one.
+
+    So does the end of a bake: until then nothing was to progress.
+    """
     since = max(deployment.progress_at, watched_since) if watched_since else deployment.progress_at
+    if deployment.baking_since is not None and not deployment.promoted:
+        since = max(since, deployment.baking_since + dt.timedelta(seconds=deployment.strategy.bakes_for_s))
     return since + dt.timedelta(seconds=deployment.strategy.progress_deadline_s)
+
+
+def _own(deployment: DeploymentView, fleet: Fleet, instance: InstanceView) -> bool:
+    """Made by this rollout, and still wanted: what others left is not its fault."""
+    return instance.deployment_id >= deployment.since and instance.desired == "run" and fleet.goal.made(instance)
 
 
 def _of_instance(instance: InstanceView) -> Failure | None:
@@ -56,6 +88,19 @@ def _of_instance(instance: InstanceView) -> Failure | None:
     if instance.status == "starting" and instance.health == "unhealthy":
         return Failure("instance_unhealthy", f"instance {instance.id} did not become healthy{said}", instance.id)
     return None
+
+
+def _crash_loop(deployment: DeploymentView, fleet: Fleet) -> Failure | None:
+    """One instance crashed twice, or half of them (and more than one) did once; one crash may be anybody's fault."""
+    crashed = [i for i in fleet.instances if _own(deployment, fleet, i) and i.crashes]
+    worst = max(crashed, key=lambda i: (i.crashes, i.id), default=None)
+    if worst is None:
+        return None
+    if worst.crashes < CRASHES and not 2 <= len(crashed) >= fleet.goal.count / 2:
+        return None
+    said = f": {worst.detail}" if worst.detail else ""
+    what = f"{worst.crashes} times" if worst.crashes > 1 else f"and {len(crashed) - 1} more"
+    return Failure("instance_crashed", f"instance {worst.id} crashed after it was healthy, {what}{said}", worst.id)
 
 
 def _no_progress(deployment: DeploymentView, fleet: Fleet) -> Failure:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass, field
 
+from apps.strategy import Strategy as Strategy
 from instances.placement import Constraint, NodeView
 from instances.states import ENDED, InstanceStatus
 
@@ -27,25 +28,29 @@ class ReleaseView:
 
 
 @dataclass(frozen=True, slots=True)
-class Strategy:
-    """How an app is rolled out. `max_surge` None: 1, or a quarter of the instances if that is more."""
+class Figures:
+    """What one side answered in a period; `histogram` counts by latency as `agent.protocol` has it."""
 
-    type: str = "rolling"
-    max_surge: int | None = None
-    max_unavailable: int = 0
-    progress_deadline_s: float = 120.0
-    auto_revert: bool = True
+    requests: int = 0
+    failed: int = 0
+    histogram: tuple[int, ...] = ()
 
-    def surge(self, count: int) -> int:
-        chosen = max(1, count // 4) if self.max_surge is None else self.max_surge
-        return 1 if chosen == 0 and self.max_unavailable == 0 else chosen
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The new release and the one before, in the same period."""
+
+    new: Figures
+    old: Figures
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentView:
     """The app's newest deployment. `floor`: instances that an earlier deployment made are to be replaced (restart).
 
-    `previous` is what ran, settled, when it began; `progress` is the highest measure of closeness to its end so far.
+    `previous` is what ran, settled, when it began; `progress` is the highest measure of closeness to its end so far;
+    `first` is the deployment that began this rollout where a scaling carries one on, else 0. The rest is what has
+    happened in its phases: see `plan.phases`.
     """
 
     id: int
@@ -58,16 +63,43 @@ class DeploymentView:
     progress: int | None = None
     floor: int = 0
     previous_floor: int = 0
+    first: int = 0
+    paused: bool = False
+    promoted: bool = False
+    baking_since: dt.datetime | None = None
+    new_percent: int | None = None
+    warm_until: dt.datetime | None = None
+    finished_at: dt.datetime | None = None
+    compared: Compared | None = None
 
     @property
     def active(self) -> bool:
         return self.status in ACTIVE
 
     @property
+    def under_way(self) -> bool:
+        """On its way forward: neither over nor on its way back."""
+        return self.status in ("pending", "rolling")
+
+    @property
+    def on_trial(self) -> bool:
+        """The new release stands beside the old one and has not been let take over yet."""
+        return self.under_way and self.strategy.stepwise and not self.promoted and self.new_percent != 100
+
+    @property
+    def since(self) -> int:
+        """Instances of this deployment and later are this rollout's own."""
+        return self.first or self.id
+
+    @property
+    def changes(self) -> bool:
+        """Whether what it wants differs from what ran before."""
+        return (self.release, self.floor) != (self.previous, self.previous_floor)
+
+    @property
     def can_revert(self) -> bool:
         """Whether there is something else to go back to."""
-        changed = (self.release, self.floor) != (self.previous, self.previous_floor)
-        return self.previous is not None and changed and self.strategy.auto_revert
+        return self.previous is not None and self.changes and self.strategy.auto_revert
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +125,8 @@ class Desired:
 class InstanceView:
     """One instance row that is not dealt with yet: live, or ended while it was still wanted.
 
-    `attempt` counts the earlier instances of its slot, in a row, that failed or were lost.
+    `attempt` counts the earlier instances of its slot, in a row, that failed or were lost; `crashes` the times it ended
+    unasked after it had been healthy; `healthy_since` is None while it is not healthy, or nobody knows since when.
     """
 
     id: int
@@ -115,6 +148,8 @@ class InstanceView:
     finished_at: dt.datetime | None = None
     detail: str = ""
     reason: str = ""
+    healthy_since: dt.datetime | None = None
+    crashes: int = 0
 
     @property
     def live(self) -> bool:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from instances import placement
 from instances.placement import Choice, Need
-from instances.plan import backoff, failure
+from instances.plan import backoff, failure, phases
 from instances.plan.actions import (
+    Action,
     Assign,
     Begin,
     Draft,
@@ -30,7 +31,7 @@ from instances.plan.actions import (
 )
 from instances.plan.model import DeploymentView, Desired, InstanceView, Observed
 from instances.plan.status import app_status
-from instances.rollout import STRATEGIES, rolling
+from instances.rollout import STRATEGIES, rolling, sides
 from instances.rollout.fleet import Fleet, Goal, Mode, Moves, Start, make
 
 _WAITS_FOR_STOPS = frozenset({"stop", "scale"})
@@ -39,17 +40,21 @@ _WAITS_FOR_STOPS = frozenset({"stop", "scale"})
 def plan(desired: Desired, observed: Observed, now: dt.datetime) -> Plan:
     deployment = desired.deployment
     if deployment is not None and _reverts_now(desired, deployment):
-        return Plan((_revert(deployment),), "deploying")
+        return Plan((_revert(desired, deployment, observed),), "deploying")
     goal, mode = _goal(desired)
-    fleet = _fleet(desired, observed, goal, mode)
-    draft = Draft()
-    if deployment is not None and mode == "rolling" and goal.count > 0:
-        failed = failure.find(deployment, fleet, now, desired.watched_since)
+    fleet = _fleet(desired, observed, goal, mode, now)
+    draft, step = Draft(), phases.Step()
+    if deployment is not None and goal.count > 0:
+        if mode == "rolling" and fleet.stage == "beside":
+            step = phases.step(deployment, fleet, now, draft)
+        failed = _failure(desired, deployment, fleet, step, mode, now)
         if failed is not None:
-            return _failed(deployment, failed, draft)
-    moves = _strategy(desired)(fleet)
+            return _failed(desired, deployment, observed, failed)
+    moves = sides.hold(fleet) if fleet.stage == "held" else _strategy(desired)(fleet)
     _convert(desired, observed, fleet, moves, draft, now)
-    working = _advance(desired, fleet, moves, draft, now)
+    working = _advance(desired, fleet, moves, step, draft, now)
+    if deployment is not None:
+        phases.settle(deployment, fleet, moves, draft)
     if desired.state == "deleted" and not any(i.live for i in observed.instances) and not draft.actions:
         draft.actions.append(Purge("everything of the app has stopped"))
     status = app_status(desired, observed, working=working)
@@ -76,12 +81,20 @@ def _goal(desired: Desired) -> tuple[Goal, Mode]:
     return old, "frozen"  # failed (or cancelled) for good: what runs is let be
 
 
-def _fleet(desired: Desired, observed: Observed, goal: Goal, mode: Mode) -> Fleet:
-    if desired.deployment is None:
-        return make(goal, mode, observed.instances)
-    strategy = desired.deployment.strategy
-    surge = strategy.surge(goal.count)
-    return make(goal, mode, observed.instances, surge=surge, unavailable=strategy.max_unavailable)
+def _fleet(desired: Desired, observed: Observed, goal: Goal, mode: Mode, now: dt.datetime) -> Fleet:
+    deployment = desired.deployment
+    if deployment is None:
+        return make(Fleet(goal, mode, observed.instances))
+    strategy, count = deployment.strategy, goal.count
+    staged = mode in ("rolling", "steady") and not desired.singleton and count > 0
+    return make(
+        Fleet(
+            goal, mode, observed.instances, strategy.surge(count), strategy.unavailable(count),
+            ready_before=now - dt.timedelta(seconds=strategy.min_ready_s),
+            stage=phases.stage(deployment, now) if staged else "over",
+            old=Goal(deployment.previous, deployment.previous_floor, count), beside=strategy.beside(count),
+        )
+    )  # fmt: skip
 
 
 def _strategy(desired: Desired) -> Callable[[Fleet], Moves]:
@@ -95,22 +108,40 @@ def _reverts_now(desired: Desired, deployment: DeploymentView) -> bool:
     return deployment.status in ("failed", "cancelled") and deployment.can_revert and desired.state != "deleted"
 
 
-def _revert(deployment: DeploymentView) -> Revert:
+def _revert(desired: Desired, deployment: DeploymentView, observed: Observed) -> Revert:
+    """Where the old release still stands whole beside the new one, the requests go back to it at once."""
     assert deployment.previous is not None  # noqa: S101 - can_revert
-    back = deployment.previous
-    return Revert(deployment.id, back, f"version {back.version} (release {back.number}) comes back")
+    back, percent = deployment.previous, None
+    if deployment.new_percent is not None:
+        new = Goal(deployment.release, deployment.floor, desired.count)
+        percent = 0 if sides.old_serves(Fleet(new, "reverting", observed.instances)) else None
+    why = f"version {back.version} (release {back.number}) comes back"
+    return Revert(deployment.id, back, why, percent)
 
 
-def _failed(deployment: DeploymentView, failed: failure.Failure, draft: Draft) -> Plan:
-    draft.actions.append(FailDeployment(deployment.id, failed.code, failed.why, failed.instance))
+def _failure(
+    desired: Desired, deployment: DeploymentView, fleet: Fleet, step: phases.Step, mode: Mode, now: dt.datetime
+) -> failure.Failure | None:
+    if mode == "rolling":
+        waits = fleet.stage == "held" or step.ends_wait
+        late = None if waits else failure.overdue(deployment, fleet, now, desired.watched_since)
+        return failure.find(deployment, fleet) or step.failure or late
+    if deployment.status == "succeeded" and deployment.can_revert:
+        return failure.afterwards(deployment, fleet, now)
+    return None
+
+
+def _failed(desired: Desired, deployment: DeploymentView, observed: Observed, failed: failure.Failure) -> Plan:
+    actions: list[Action] = [FailDeployment(deployment.id, failed.code, failed.why, failed.instance)]
     if deployment.can_revert:
-        draft.actions.append(_revert(deployment))
-    return Plan(tuple(draft.actions), "deploying")
+        actions.append(_revert(desired, deployment, observed))
+    return Plan(tuple(actions), "deploying")
 
 
 def _convert(desired: Desired, observed: Observed, fleet: Fleet, moves: Moves, draft: Draft, now: dt.datetime) -> None:
     """Moves become actions: stops first, then nodes for what is pending, then nodes for what is new."""
     stopping = {instance.id for instance, _ in moves.stops}
+    _await_ready(desired, fleet, draft)
     draft.actions += [Stop(instance.id, instance.slot, why) for instance, why in moves.stops]
     draft.actions += [Forget(instance.id, why) for instance, why in moves.forgets]
     nodes = observed.nodes
@@ -131,9 +162,8 @@ def _convert(desired: Desired, observed: Observed, fleet: Fleet, moves: Moves, d
         if instance.status == "pending" and instance.id not in stopping:
             _assign(instance, choose(_need(desired, instance.memory_mb, instance.cpu)), draft)
     for start in moves.starts:
-        if _due(fleet, start, draft, now):
-            release = fleet.goal.release
-            assert release is not None  # noqa: S101 - strategies start nothing without a release
+        if _due(start, draft, now):
+            release = start.release
             choice = choose(_need(desired, release.memory_mb, release.cpu))
             draft.actions.append(Place(start.slot, release, choice, start.why, start.attempt, start.replaces))
 
@@ -145,15 +175,22 @@ def _assign(instance: InstanceView, choice: Choice, draft: Draft) -> None:
         draft.actions.append(Explain(instance.id, choice, choice.reason))
 
 
-def _due(fleet: Fleet, start: Start, draft: Draft, now: dt.datetime) -> bool:
+def _await_ready(desired: Desired, fleet: Fleet, draft: Draft) -> None:
+    """What is healthy but has not been for long enough is to be looked at again."""
+    if desired.deployment is None:
+        return
+    for instance in fleet.wanted:
+        if instance.available and instance.healthy_since is not None and not fleet.ready(instance):
+            until = instance.healthy_since + dt.timedelta(seconds=desired.deployment.strategy.min_ready_s)
+            draft.wait(until, f"instance {instance.id} has to stay healthy for a moment")
+
+
+def _due(start: Start, draft: Draft, now: dt.datetime) -> bool:
     """Whether the slot's back-off has passed; only a series of the same release waits."""
-    rows = fleet.ended(start.slot)
-    if not rows or not fleet.fits(rows[-1]):
+    until = backoff.not_before(start.last) if start.last is not None else None
+    if start.last is None or until is None or until <= now:
         return True
-    until = backoff.not_before(rows[-1])
-    if until is None or until <= now:
-        return True
-    draft.wait(until, f"slot {start.slot} backs off after instance {rows[-1].id} {rows[-1].status}")
+    draft.wait(until, f"slot {start.slot} backs off after instance {start.last.id} {start.last.status}")
     return False
 
 
@@ -161,7 +198,7 @@ def _need(desired: Desired, memory_mb: int, cpu: float) -> Need:
     return Need(memory_mb, cpu, desired.runtime, desired.constraints, desired.cpu_overcommit)
 
 
-def _advance(desired: Desired, fleet: Fleet, moves: Moves, draft: Draft, now: dt.datetime) -> bool:
+def _advance(desired: Desired, fleet: Fleet, moves: Moves, step: phases.Step, draft: Draft, now: dt.datetime) -> bool:
     """The active deployment's own steps; whether it is still under way afterwards."""
     deployment = desired.deployment
     if deployment is None or not deployment.active or desired.state == "deleted":
@@ -171,6 +208,7 @@ def _advance(desired: Desired, fleet: Fleet, moves: Moves, draft: Draft, now: dt
     if _reached(deployment, fleet, moves):
         draft.actions.append(Finish(deployment.id, _aim(fleet.goal)))
         return False
+    draft.actions += step.actions
     measure, deadline = _measure(fleet), failure.deadline(deployment, desired.watched_since)
     if deployment.status == "pending":
         deadline = now + dt.timedelta(seconds=deployment.strategy.progress_deadline_s)
@@ -180,12 +218,15 @@ def _advance(desired: Desired, fleet: Fleet, moves: Moves, draft: Draft, now: dt
     elif deployment.status == "reverting" and now >= deadline:
         draft.actions.append(GiveUp(deployment.id, "the release that was to come back does not get healthy either"))
         return False
-    draft.wait(deadline, "the deployment's progress deadline")
+    if fleet.stage != "held" and not step.ends_wait:
+        draft.wait(deadline, "the deployment's progress deadline")
     return True
 
 
 def _reached(deployment: DeploymentView, fleet: Fleet, moves: Moves) -> bool:
-    if moves.starts or moves.stops or not all(fleet.satisfied(slot) for slot in fleet.slots):
+    if fleet.stage in ("beside", "held") or moves.starts or moves.stops:
+        return False
+    if not all(fleet.satisfied(slot) for slot in fleet.slots):
         return False
     to_the_end = deployment.kind in _WAITS_FOR_STOPS or fleet.goal.count == 0
     return not to_the_end or not any(i.live and not i.wanted for i in fleet.instances)

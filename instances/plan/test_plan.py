@@ -72,7 +72,7 @@ def test_a_release_that_fails_is_reverted_and_the_old_one_never_stops():
 
 
 def test_without_auto_revert_the_old_instances_keep_serving():
-    world = running(2, strategy=Strategy(auto_revert=False))
+    world = running(2, strategy=Strategy(auto_revert=False, min_ready_s=0))
     world.broken = {2}
     world.wish("deploy", release(2))
     world.settle()
@@ -131,7 +131,7 @@ def test_nothing_fits_is_a_pending_instance_with_the_reason_and_room_later_takes
     step(world)
     (pending,) = world.live()
     assert pending.status == "pending"
-    assert "64 MB of memory are needed, 32 are free" in pending.reason
+    assert "64 MB of memory are needed, at most 32 are free" in pending.reason
     assert not step(world).actions
     world.nodes = nodes(32, 128)
     world.settle()
@@ -290,7 +290,7 @@ def test_draining_moves_instances_without_going_below_the_count():
 
 
 def test_recreate_never_runs_both_versions():
-    world = running(2, strategy=Strategy(type="recreate"))
+    world = running(2, strategy=Strategy(type="recreate", min_ready_s=0))
     world.wish("deploy", release(2))
     while world.deployment.active:
         step(world)

@@ -9,25 +9,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instances.plan import actions as act
-from instances.plan.model import Strategy
+from instances.plan.model import Compared, DeploymentView, Figures, Strategy
 from instances.plan.world import World, nodes, release
 
 EVENTS = st.one_of(
     st.tuples(st.just("agent"), st.integers(0, 30)),
+    st.tuples(st.just("rounds"), st.integers(1, 8)),
+    st.tuples(st.just("rounds"), st.integers(1, 8)),
     st.tuples(st.just("apply"), st.integers(0, 6)),
     st.tuples(st.just("apply_all"), st.just(0)),
     st.tuples(st.just("deploy"), st.integers(1, 4)),
     st.tuples(st.just("scale"), st.integers(0, 6)),
-    st.tuples(st.sampled_from(["restart", "stop", "start", "cancel"]), st.just(0)),
+    st.tuples(st.sampled_from(["restart", "stop", "start", "cancel", "pause", "resume", "promote"]), st.just(0)),
     st.tuples(st.sampled_from(["crash", "unhealthy"]), st.integers(0, 30)),
     st.tuples(st.sampled_from(["lose", "return", "drain"]), st.integers(1, 3)),
+    st.tuples(st.sampled_from(["requests", "errors"]), st.just(0)),
     st.tuples(st.just("wait"), st.integers(1, 200)),
 )
 STRATEGIES = st.builds(
     Strategy,
-    type=st.sampled_from(["rolling", "rolling", "recreate"]),
-    max_surge=st.one_of(st.none(), st.integers(0, 3)),
-    max_unavailable=st.integers(0, 2),
+    type=st.sampled_from(["rolling", "rolling", "recreate", "canary", "blue_green"]),
+    max_surge=st.one_of(st.integers(0, 3), st.sampled_from(["0%", "25%", "100%"])),
+    max_unavailable=st.one_of(st.integers(0, 2), st.sampled_from(["25%", "50%"])),
+    min_ready_s=st.sampled_from([0.0, 1.0, 30.0]),
+    canary_percent=st.sampled_from([1, 25, 60]),
+    bake_s=st.sampled_from([0.0, 20.0]),
+    promote=st.sampled_from(["auto", "auto", "manual"]),
+    keep_warm_s=st.sampled_from([0.0, 50.0]),
+    watch_s=st.sampled_from([0.0, 100.0]),
     auto_revert=st.booleans(),
 )
 
@@ -37,24 +46,39 @@ def happens(world: World, what: str, how: int, last: list) -> None:
     row = world.instances[rows[how % len(rows)]] if rows else None
     if what == "agent" and row:
         world.agent_acts(row.id)
+    elif what == "rounds":
+        for _ in range(how):
+            world.apply(checked(world))
+            for id_ in list(world.instances):
+                world.agent_acts(id_)
+            world.now += dt.timedelta(seconds=10)
     elif what in ("apply", "apply_all"):
         made = checked(world)
         world.apply(made, how if what == "apply" else None)
     elif what == "deploy":
         last[0] = how
         world.wish("deploy", release(how))
-    elif what in ("restart", "scale") and last[0]:
-        world.count = how if what == "scale" else world.count
+    elif what == "scale":
+        world.count = how
         world.wish(what, release(last[0]))
-    elif what in ("stop", "start") and last[0]:
+    elif what == "restart" and not (world.deployment and world.deployment.on_trial):
+        world.wish(what, release(last[0]))
+    elif what in ("stop", "start"):
+        if world.deployment and world.deployment.on_trial and world.deployment.previous:
+            last[0] = world.deployment.previous.number  # a trial ends with what ran before
         world.state = "stopped" if what == "stop" else "running"
         world.wish(what, release(last[0]))
     elif what == "cancel" and world.deployment and world.deployment.status in ("pending", "rolling"):
         world.deployment = replace(world.deployment, status="cancelled")
+    elif what in ("pause", "resume", "promote") and world.deployment:
+        world.deployment = by_hand(what, world)
+    elif what in ("requests", "errors") and world.deployment:
+        new = Figures(1000, 500 if what == "errors" else 0)
+        world.deployment = replace(world.deployment, compared=Compared(new, Figures(1000, 0)))
     elif what == "crash" and row and row.status == "running":
-        world.instances[row.id] = replace(row, status="crashed", health="unknown", restarts=row.restarts + 1)
+        world.crash(row.id)
     elif what == "unhealthy" and row and row.status == "running":
-        world.instances[row.id] = replace(row, health="unhealthy")
+        world.instances[row.id] = replace(row, health="unhealthy", healthy_since=None)
     elif what == "lose":
         world.lose(how)
     elif what in ("return", "drain"):
@@ -64,43 +88,75 @@ def happens(world: World, what: str, how: int, last: list) -> None:
         world.now += dt.timedelta(seconds=how)
 
 
+def by_hand(what: str, world: World) -> DeploymentView:
+    """pause, resume and promote as the verbs allow them."""
+    deployment = world.deployment
+    assert deployment is not None
+    strategy = deployment.strategy
+    if what == "pause" and deployment.under_way and deployment.changes and strategy.type != "recreate":
+        return replace(deployment, paused=True)
+    if what == "resume" and deployment.paused:
+        return replace(deployment, paused=False, progress=None, progress_at=world.now)
+    if what == "promote" and deployment.under_way and strategy.stepwise and not deployment.paused:
+        percent = None if strategy.type == "canary" else deployment.new_percent
+        return replace(deployment, promoted=True, new_percent=percent, progress=None, progress_at=world.now)
+    return deployment
+
+
 def checked(world: World) -> act.Plan:
     """The plan, with everything asserted that must hold for any single plan."""
     made = world.plan()
     assert made == world.plan(), "the same input gave another plan"
-    rows = world.instances
     stops = {a.instance for a in made.actions if isinstance(a, act.Stop)}
     places = [a for a in made.actions if isinstance(a, act.Place)]
     desired = world.desired()
-    assert all(rows[i].wanted for i in stops), "stops what is stopping already"
-    surge = world.deployment.strategy.surge(desired.count) if world.deployment else 1
+    assert all(world.instances[i].wanted for i in stops), "stops what is stopping already"
+    strategy = world.deployment.strategy if world.deployment else Strategy()
     if places:
         assert desired.count > 0, "stop and scale to zero place nothing"
-        assert len(world.wanted()) - len(stops) + len(places) <= desired.count + surge, "above desired + surge"
-    if world.deployment and world.deployment.strategy.type == "rolling":
-        before = {i.slot for i in world.serving()}
-        after = {i.slot for i in world.serving() if i.id not in stops}
-        floor = max(desired.count - world.deployment.strategy.max_unavailable, 0)
-        gone_by_cancel = world.deployment.status == "cancelled" and world.deployment.previous is None
-        assert len(after) >= min(len(before), floor) or gone_by_cancel, "below the floor by choice"
+        most = desired.count + (0 if strategy.type == "recreate" else strategy.headroom(desired.count))
+        assert len(world.wanted()) - len(stops) + len(places) <= most, "above desired + surge"
+    if world.deployment and strategy.type != "recreate":
+        keeps_the_floor(world, made, strategy.floor(desired.count))
     for place in places:
         node = place.choice.node
         assert node is None or node.status == "ready", "placed on a node that is not ready"
     return made
 
 
+def keeps_the_floor(world: World, made: act.Plan, floor: int) -> None:
+    """No plan takes so many out of serving that fewer slots than the floor have one that takes requests."""
+    assert world.deployment is not None
+    if world.deployment.status == "cancelled" and world.deployment.previous is None:
+        return  # there is nothing that should run
+    after = replace(world, instances=dict(world.instances), failures=[])
+    after.apply(made)
+    before_slots, after_slots = (slots_served(each) for each in (world, after))
+    assert len(after_slots) >= min(len(before_slots), floor), "below the floor by choice"
+
+
+def slots_served(world: World) -> set[int]:
+    return {row.slot for pool in world.pools().values() for row in pool}
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(EVENTS, max_size=60), STRATEGIES, st.integers(1, 5), st.sets(st.integers(2, 4), max_size=2))
 def test_every_plan_of_every_history_keeps_the_promises_and_settles(events, strategy, count, broken):
-    world = World(count=count, strategy=strategy, broken=broken, nodes=nodes(1024, 1024, 1024))
-    last = [0]
+    world = World(count=count, strategy=strategy, nodes=nodes(1024, 1024, 1024))
+    last = [1]
+    world.wish("deploy", release(1))
+    world.settle()
+    world.broken = broken
     for what, how in events:
         happens(world, what, how, last)
         checked(world)
     world.nodes = tuple(replace(n, status="ready") for n in world.nodes)
     for row in list(world.instances.values()):  # an unhealthy one gets well or crashes, sooner or later
         if row.status == "running" and row.health != "healthy":
-            world.instances[row.id] = replace(row, health="healthy")
+            world.instances[row.id] = replace(row, status="running", health="healthy")
+    if world.deployment is not None:  # whoever paused it goes on, whoever promotes by hand does
+        world.deployment = by_hand("promote", world)
+        world.deployment = replace(world.deployment, paused=False, promoted=True, progress_at=world.now, compared=None)
     failures, world.watched_since = len(world.failures), world.now  # a new leader
     settle(world)
     if not broken:
@@ -149,6 +205,7 @@ def test_an_update_converges_from_every_interrupted_prefix(before, after, strate
         world.apply(checked(world), prefix if step % 2 else None)
         for id_ in list(world.instances)[step % 2 :: 2]:
             world.agent_acts(id_)
+    world.deployment = by_hand("promote", world)
     world.settle()
     assert [i.release_id for i in world.serving()] == [20] * after
     assert len(world.live()) == after

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from instances.placement import Constraint, NodeView
 from instances.plan import actions as act
 from instances.plan.model import DeploymentView, Desired, InstanceView, Observed, ReleaseView, Strategy
+from instances.plan.opening import opening
 from instances.plan.planner import plan
+from instances.rollout.traffic import Split
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -31,7 +33,7 @@ class World:
 
     count: int = 1
     state: str = "running"
-    strategy: Strategy = field(default_factory=Strategy)
+    strategy: Strategy = field(default_factory=lambda: Strategy(min_ready_s=0))
     singleton: bool = False
     nodes: tuple[NodeView, ...] = field(default_factory=lambda: nodes(4096, 4096, 4096))
     now: dt.datetime = START
@@ -49,13 +51,20 @@ class World:
     def wish(self, kind: str, target: ReleaseView | None) -> None:
         """A new deployment, as `services.open_deployment` makes it."""
         last, id_ = self.deployment, (self.deployment.id if self.deployment else 0) + 1
-        done = last is not None and last.status == "succeeded"
-        previous = None if last is None else last.release if done else last.previous
-        previous_floor = 0 if last is None else last.floor if done else last.previous_floor
-        floor = 0 if last is None else last.floor if done or last.active else last.previous_floor
+        taking = [row for pool in self.pools().values() for row in pool]
+        in_use = target is not None and any(row.release_id == target.id for row in taking)
+        opened = opening(last, kind, target, self.strategy, singleton=self.singleton, in_use=in_use)
+        if last is not None and opened.leaves is not None and last.release is not None:
+            split = Split(last.release.id, last.floor, 0)
+            for row in self.wanted():
+                new = split.brings(row.release_id, row.deployment_id)
+                fits = target is not None and row.release_id == target.id
+                if new == (opened.leaves == "new") and not fits:
+                    self._set(row.id, desired="stop")
         self.deployment = DeploymentView(
-            id_, kind, "pending", target, previous, self.strategy, self.now, None,
-            id_ if kind == "restart" else floor, previous_floor,
+            id_, kind, "pending", target, opened.previous, opened.strategy, self.now, None,
+            id_ if opened.floor is None else opened.floor, opened.previous_floor, opened.first, opened.paused,
+            opened.promoted, opened.baking_since, opened.new_percent,
         )  # fmt: skip
 
     def desired(self) -> Desired:
@@ -118,17 +127,26 @@ class World:
 
     def _advance(self, action: act.Action) -> None:
         assert self.deployment is not None  # noqa: S101
-        if isinstance(action, act.Begin):
-            changes: dict[str, object] = {"status": "rolling"}
-        elif isinstance(action, act.Progress):
-            changes = {"progress": action.measure, "progress_at": self.now}
-        elif isinstance(action, act.Revert):
-            changes = {"status": "reverting", "progress": None, "progress_at": self.now}
-        elif isinstance(action, act.FailDeployment):
-            self.failures.append(action)
-            changes = {"status": "failed"}
-        else:
-            changes = {"status": "reverted" if self.deployment.status == "reverting" else "succeeded"}
+        anew: dict[str, object] = {"progress": None, "progress_at": self.now}
+        match action:
+            case act.Begin():
+                changes: dict[str, object] = {"status": "rolling"}
+            case act.Progress():
+                changes = {"progress": action.measure, "progress_at": self.now}
+            case act.Bake():
+                changes = {"baking_since": self.now, "new_percent": action.percent, **anew}
+            case act.Promote():
+                changes = {"promoted": True, "new_percent": action.percent, **anew}
+            case act.Shift():
+                changes = {"new_percent": action.percent, "warm_until": action.warm_until, **anew}
+            case act.Revert():
+                changes = {"status": "reverting", "new_percent": action.percent, "finished_at": None, **anew}
+            case act.FailDeployment():
+                self.failures.append(action)
+                changes = {"status": "failed", "finished_at": self.now}
+            case _:
+                done = "reverted" if self.deployment.status == "reverting" else "succeeded"
+                changes = {"status": done, "finished_at": self.now}
         self.deployment = replace(self.deployment, **changes)  # type: ignore[arg-type]
 
     def _set(self, id_: int, **changes: object) -> None:
@@ -149,7 +167,20 @@ class World:
         elif row.status == "starting" and row.release_id // 10 in self.broken:
             self._set(id_, status="failed", finished_at=self.now, detail="exited with code 1")
         elif row.status == "starting":
-            self._set(id_, status="running", health="healthy", ever_healthy=True)
+            self._set(id_, status="running", health="healthy", ever_healthy=True, healthy_since=self.now)
+
+    def promote_by_hand(self) -> bool:
+        """What the verb does; False when there is nothing that waits for it."""
+        deployment = self.deployment
+        if deployment is None or deployment.strategy.promote != "manual" or not deployment.on_trial:
+            return False
+        if deployment.baking_since is None or deployment.paused:
+            return False
+        percent = None if deployment.strategy.type == "canary" else deployment.new_percent
+        self.deployment = replace(
+            deployment, promoted=True, new_percent=percent, progress=None, progress_at=self.now
+        )  # fmt: skip
+        return True
 
     def lose(self, node_id: int) -> None:
         self.nodes = tuple(replace(n, status="lost") if n.id == node_id else n for n in self.nodes)
@@ -181,3 +212,22 @@ class World:
 
     def serving(self) -> list[InstanceView]:
         return [i for i in self.instances.values() if i.available]
+
+    def pools(self) -> dict[str, list[InstanceView]]:
+        """Who takes requests, by the rule that the routes follow."""
+        found: dict[str, list[InstanceView]] = {"stable": [], "canary": []}
+        deployment = self.deployment
+        split = None
+        if deployment is not None and deployment.release is not None and deployment.new_percent is not None:
+            split = Split(deployment.release.id, deployment.floor, deployment.new_percent)
+        for row in self.serving():
+            pool = split.pool_of(row.release_id, row.deployment_id) if split else "stable"
+            if pool is not None:
+                found[pool].append(row)
+        return found
+
+    def crash(self, id_: int) -> None:
+        """The process of an instance ends by itself."""
+        row = self.instances[id_]
+        changes = {"crashes": row.crashes + 1} if row.ever_healthy else {}
+        self._set(id_, status="crashed", health="unknown", healthy_since=None, restarts=row.restarts + 1, **changes)

@@ -5,12 +5,14 @@ Owns the classification that all strategies share. Decides nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import datetime as dt
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from instances.plan.model import InstanceView, ReleaseView
 
 Mode = Literal["steady", "frozen", "rolling", "reverting"]
+Stage = Literal["over", "beside", "warm", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,25 @@ class Goal:
     floor: int
     count: int
 
+    def made(self, instance: InstanceView) -> bool:
+        """Whether the instance is of that release and young enough."""
+        return (
+            self.release is not None
+            and instance.release_id == self.release.id
+            and instance.deployment_id >= self.floor
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
+    """`last`: the ended one of its kind that it replaces, from which its back-off is counted."""
+
     slot: int
+    release: ReleaseView
     why: str
     replaces: tuple[int, ...] = ()
     attempt: int = 0
+    last: InstanceView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +52,18 @@ class Moves:
     stops: tuple[tuple[InstanceView, str], ...] = ()
     forgets: tuple[tuple[InstanceView, str], ...] = ()
 
+    def __add__(self, other: Moves) -> Moves:
+        return Moves(self.starts + other.starts, self.stops + other.stops, self.forgets + other.forgets)
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """`frozen`: after a failure with nothing to go back to, whatever runs is let be, whichever release it is of."""
+    """`frozen`: whatever runs is let be, whichever release it is of (after a failure with nothing to go back to).
+
+    `stage`: the new release takes the slots over one by one (`over`), stands beside the old one (`beside`), has taken
+    over while the old one is kept (`warm`), or nothing moves on (`held`); in all but the first `old` is what the
+    other side runs. Healthy since `ready_before` or earlier is ready; None: as soon as it is healthy.
+    """
 
     goal: Goal
     mode: Mode
@@ -49,6 +71,10 @@ class Fleet:
     surge: int = 1
     unavailable: int = 0
     slots: tuple[int, ...] = field(default=())
+    ready_before: dt.datetime | None = None
+    stage: Stage = "over"
+    old: Goal | None = None
+    beside: int = 0
 
     @property
     def floor(self) -> int:
@@ -59,6 +85,13 @@ class Fleet:
     def wanted(self) -> tuple[InstanceView, ...]:
         return tuple(i for i in self.instances if i.wanted)
 
+    def ready(self, instance: InstanceView) -> bool:
+        """New capacity: its checks passed, and it has stayed up since."""
+        if not instance.available:
+            return False
+        since = instance.healthy_since
+        return since is None or self.ready_before is None or since <= self.ready_before
+
     def outdated(self, instance: InstanceView) -> str | None:
         """Why the instance is to make room, or None."""
         release = self.goal.release
@@ -68,9 +101,7 @@ class Fleet:
             return None
         if instance.release_id != release.id:
             return f"replaced by version {release.version} (release {release.number})"
-        if instance.deployment_id < self.goal.floor:
-            return "restart asked for"
-        return None
+        return None if self.goal.made(instance) else "restart asked for"
 
     def fits(self, instance: InstanceView) -> bool:
         return self.outdated(instance) is None
@@ -79,17 +110,16 @@ class Fleet:
         return tuple(i for i in self.wanted if i.slot == slot)
 
     def best(self, slot: int) -> InstanceView | None:
-        """The instance of the slot that counts: fitting, available before not, old before young."""
-        fitting = [i for i in self.here(slot) if self.fits(i)]
-        return min(fitting, key=lambda i: (not i.available, i.id), default=None)
+        """The instance of the slot that counts: fitting, ready before not, old before young."""
+        return self._first([i for i in self.here(slot) if self.fits(i)])
 
     def last_outdated(self, slot: int) -> InstanceView | None:
-        """The outdated one that holds the slot until its successor serves: available before not, old before young."""
-        outdated = [i for i in self.here(slot) if not self.fits(i)]
-        return min(outdated, key=lambda i: (not i.available, i.id), default=None)
+        """The outdated one that holds the slot until its successor serves: ready before not, of the release that is
+        wanted (only its node is not) before others, old before young."""
+        return self._first([i for i in self.here(slot) if not self.fits(i)])
 
     def served(self, slot: int) -> bool:
-        return any(i.available for i in self.here(slot))
+        return any(self.ready(i) for i in self.here(slot))
 
     def completed(self, slot: int) -> InstanceView | None:
         """The one that did its work and ended: its slot needs nobody."""
@@ -102,16 +132,26 @@ class Fleet:
 
     def satisfied(self, slot: int) -> bool:
         best = self.best(slot)
-        return best.available if best is not None else self.completed(slot) is not None
+        return self.ready(best) if best is not None else self.completed(slot) is not None
+
+    def _first(self, among: list[InstanceView]) -> InstanceView | None:
+        def rank(instance: InstanceView) -> tuple[bool, bool, bool, int]:
+            return not self.ready(instance), not instance.available, not self.goal.made(instance), instance.id
+
+        return min(among, key=rank, default=None)
 
 
-def make(goal: Goal, mode: Mode, instances: tuple[InstanceView, ...], *, surge: int = 1, unavailable: int = 0) -> Fleet:
-    bare = Fleet(goal, mode, instances, surge, unavailable)
-    return Fleet(goal, mode, instances, surge, unavailable, _kept_slots(bare))
+def make(fleet: Fleet) -> Fleet:
+    """`fleet` with the slots that are kept: where two sides stand beside each other, the new one's."""
+    if fleet.stage not in ("beside", "warm"):
+        return replace(fleet, slots=kept_slots(fleet))
+    new = tuple(i for i in fleet.instances if fleet.goal.made(i))
+    return replace(fleet, slots=kept_slots(replace(fleet, instances=new)))
 
 
-def _kept_slots(fleet: Fleet) -> tuple[int, ...]:
-    """The `count` slots to keep: those that serve first, then those that are occupied, then the lowest free numbers.
+def kept_slots(fleet: Fleet, first: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """The `count` slots to keep: those that serve as wished first, then those that serve, then those that are
+    occupied, then free ones: of `first`, then the lowest numbers.
 
     So scaling down takes what does not work before what does.
     """
@@ -119,12 +159,14 @@ def _kept_slots(fleet: Fleet) -> tuple[int, ...]:
     for instance in fleet.instances:
         if instance.desired != "run":
             continue
-        value = 0 if instance.available else 1 if instance.live or instance.completed else 2
-        rank[instance.slot] = min(value, rank.get(instance.slot, 3))
+        rank[instance.slot] = min(_worth(fleet, instance), rank.get(instance.slot, 4))
     kept = sorted(rank, key=lambda slot: (rank[slot], slot))[: fleet.goal.count]
-    free = 0
-    while len(kept) < fleet.goal.count:
-        if free not in rank:
-            kept.append(free)
-        free += 1
+    free = [slot for slot in (*first, *range(len(rank) + len(first) + fleet.goal.count)) if slot not in rank]
+    kept += list(dict.fromkeys(free))[: fleet.goal.count - len(kept)]
     return tuple(sorted(kept))
+
+
+def _worth(fleet: Fleet, instance: InstanceView) -> int:
+    if instance.available:
+        return 0 if fleet.mode == "frozen" or fleet.goal.made(instance) else 1
+    return 2 if instance.live or instance.completed else 3

@@ -21,7 +21,8 @@ def recreate(fleet: Fleet) -> Moves:
         elif instance != fleet.best(instance.slot):
             stops[instance] = "its slot has another instance"
     leaving = [i for i in fleet.instances if i.live and (i in stops or not i.wanted)]
-    if fleet.goal.release is None or leaving:
+    release = fleet.goal.release
+    if release is None or leaving:
         return moves(fleet, [], stops)
     empty = [slot for slot in fleet.slots if fleet.best(slot) is None and fleet.completed(slot) is None]
-    return moves(fleet, [start(fleet, slot) for slot in empty], stops)
+    return moves(fleet, [start(fleet, slot, release) for slot in empty], stops)

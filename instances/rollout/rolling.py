@@ -5,14 +5,14 @@ Never more wanted instances than desired + surge, never fewer served slots than 
 
 from __future__ import annotations
 
-from instances.plan.model import InstanceView
+from instances.plan.model import InstanceView, ReleaseView
 from instances.rollout.fleet import Fleet, Moves, Start
 
 
 def rolling(fleet: Fleet) -> Moves:
     stops = dict(_excess(fleet))
     stops |= _replaced(fleet)
-    starts, made_room = _starts(fleet, len(fleet.wanted) - len(stops))
+    starts, made_room = _starts(fleet, stops)
     return moves(fleet, starts, stops | made_room)
 
 
@@ -67,24 +67,25 @@ def _replaced(fleet: Fleet) -> dict[InstanceView, str]:
     return stops
 
 
-def _starts(fleet: Fleet, wanted: int) -> tuple[list[Start], dict[InstanceView, str]]:
+def _starts(fleet: Fleet, stops: dict[InstanceView, str]) -> tuple[list[Start], dict[InstanceView, str]]:
     """New instances for slots that have no fitting one, within the surge; old ones that make room for them."""
     starts: list[Start] = []
     room: dict[InstanceView, str] = {}
-    if fleet.goal.release is None:
+    release = fleet.goal.release
+    if release is None:
         return starts, room
-    budget = fleet.goal.count + fleet.surge - wanted
+    budget = fleet.goal.count + fleet.surge - (len(fleet.wanted) - len(stops))
     served = sum(1 for slot in fleet.slots if fleet.served(slot))
     for slot in sorted(fleet.slots, key=lambda s: (bool(fleet.here(s)), fleet.served(s), s)):
         if fleet.best(slot) is not None or fleet.completed(slot) is not None:
             continue
-        old = fleet.here(slot)
+        old = tuple(i for i in fleet.here(slot) if i not in stops)
         if budget <= 0 and old and _may_go(fleet, old, served):
             room |= dict.fromkeys(old, "makes room for its successor")
             served -= 1 if fleet.served(slot) else 0
             budget += len(old)
         if budget > 0:
-            starts.append(start(fleet, slot))
+            starts.append(start(fleet, slot, release))
             budget -= 1
     return starts, room
 
@@ -96,7 +97,7 @@ def _may_go(fleet: Fleet, old: tuple[InstanceView, ...], served: int) -> bool:
     return served - 1 >= fleet.floor or (fleet.surge == 0 and not any(i.available for i in old))
 
 
-def start(fleet: Fleet, slot: int) -> Start:
+def start(fleet: Fleet, slot: int, release: ReleaseView) -> Start:
     """The successor for a slot, with what it succeeds."""
     rows = fleet.ended(slot)
     last = rows[-1] if rows else None
@@ -108,5 +109,6 @@ def start(fleet: Fleet, slot: int) -> Start:
         why = f"instance {last.id} {'ended' if last.status == 'stopped' else f'is {last.status}'}{what}"
     else:
         why = f"{fleet.goal.count} instances are wanted"
-    series = last is not None and fleet.fits(last) and not last.long_lived
-    return Start(slot, why[:300], tuple(row.id for row in rows), last.attempt + 1 if series and last else 0)
+    alike = last if last is not None and fleet.fits(last) else None
+    attempt = alike.attempt + 1 if alike is not None and not alike.long_lived else 0
+    return Start(slot, release, why[:300], tuple(row.id for row in rows), attempt, alike)

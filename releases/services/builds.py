@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db.models import F
 
 from accounts.models import Org
+from apps import freeze
 from apps import services as app_services
 from apps.models import App, DesiredState
 from consensus.gate import Transaction
@@ -244,8 +245,16 @@ def _succeed(tx: Transaction, app: App, build: Build, result: BuildResult) -> No
     )
     _move_out(tx, build, BuildStatus.SUCCEEDED, result, release_number=release.number)
     _record(tx, "build.succeeded", build, {"release": release.number, "version": build.version})
-    if build.deploy and not _overtaken(build):
+    if build.deploy and not _overtaken(build) and not _held_up(tx, app, build):
         app_services.wish(tx, app, release_number=release.number, kind="deploy", cause=f"build {build.pk}")
+
+
+def _held_up(tx: Transaction, app: App, build: Build) -> bool:
+    """A frozen app keeps the release for later: nobody is there to be told but the record."""
+    frozen = freeze.in_force(app, tx.at)
+    if frozen is not None:
+        _record(tx, "release.not_deployed", build, {"release": build.release_number, "frozen": frozen["reason"]})
+    return frozen is not None
 
 
 def _overtaken(build: Build) -> bool:
