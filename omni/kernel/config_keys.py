@@ -158,7 +158,9 @@ class Agent(Section):
 
     port_base: Port = key(20_000, "first port of the first node's instances")
     port_count: Annotated[int, Field(ge=10, le=20_000)] = key(500, "ports for the instances of one node")
-    uid_base: Annotated[int, Field(ge=1000, le=4_000_000_000)] = key(61_000, "first user id of apps; one per app")
+    uid_base: Annotated[int, Field(ge=1000, le=4_000_000_000)] = key(
+        61_000, "first user id of apps, one per app; a second platform on the host takes others"
+    )
     memory_mb: Count | None = key(None, "memory for instances; default: this host's, divided by its nodes")
     labels: dict[str, str] = key({}, "labels of this host's nodes, for placement constraints")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from omni.kernel import internal_tokens, keys, secret_files
 from omni.kernel.config import Config, Member
+from omni.launch import users
 from sandbox import identity
 
 _BROKER_COMMANDS_OFF = ("CONFIG", "MODULE", "DEBUG", "REPLICAOF", "SLAVEOF", "SHUTDOWN", "ACL", "MIGRATE", "FUNCTION")
@@ -108,7 +109,7 @@ def _share_with_worker(config: Config, folder: Path) -> None:
         _private(folder)
         return
     folder.mkdir(mode=0o700, exist_ok=True)
-    about, worker = folder.stat(), identity.uid_for("worker", 0, config.agent.uid_base)
+    about, worker = folder.stat(), identity.uid_for("worker", 0, users.base_of(config))
     if about.st_uid != 0:
         raise secret_files.UnsafeSecretFile(f"{folder}: belongs to another user; remove it, or choose another --state")
     if about.st_gid != worker or about.st_mode & 0o7777 != 0o2710:
@@ -140,7 +141,7 @@ def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[s
         "memory_mb": config.agent.memory_mb,
         "protected_ports": protected_ports(config, here),
         "log_max_bytes": config.limits.log_max_bytes,
-        "uid_base": config.agent.uid_base,
+        "uid_base": users.base_of(config),
         "bwrap_bin": config.binaries.bwrap,
         "tls": str(config.node_dir(member) / "agent-tls") if config.several_hosts else None,
     }
@@ -197,6 +198,7 @@ def worker_settings(config: Config) -> dict[str, Any]:
     data["artifacts"].pop("s3_secret_access_key")
     data["artifacts"]["s3_access_key_id"] = ""
     data["state_dir"] = str(config.state)
+    data["agent"]["uid_base"] = users.base_of(config)
     return data
 
 

@@ -23,6 +23,7 @@ _FILES = (
     "gate.lock",
     "start.pid",
     "migrate.log",
+    "uid_base",
     "omni.sqlite3*",
     "telemetry.sqlite3*",
 )

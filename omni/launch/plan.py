@@ -20,7 +20,7 @@ from omni.kernel import config as configuration
 from omni.kernel import internal_tokens, keys, secret_files
 from omni.kernel.config import Config, Member
 from omni.kernel.config_members import is_local
-from omni.launch import bootstrap, fresh, pidfile
+from omni.launch import bootstrap, fresh, pidfile, users
 from omni.launch.spec import ProcessSpec
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -45,6 +45,8 @@ def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[st
     if not here:
         known = ", ".join(member.netloc for member in config.members)
         raise configuration.ConfigError([f"instances: none of {known} is an address of this machine; add this machine"])
+    config.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    clash = users.claim(config)
     bootstrap.prepare(config, here)
     nodes = [node(config, member, restart=restart) for member in here]
     ports = [(config.listen_address_of(member), member.port, f"node {member.netloc}") for member in here]
@@ -62,7 +64,7 @@ def build(config: Config, *, sql: bool = False, restart: bool = True) -> dict[st
         "project": str(PROJECT),
         "database": _database_words(config),
         "broker": "Valkey on a unix socket" if config.embedded_broker else "external",
-        "warnings": list(config.warnings),
+        "warnings": [*config.warnings, *([clash] if clash else [])],
         "here": [_member(member) for member in here],
         "members": [_member(member) for member in config.members],
         "ports": [*ports, *_ingress_ports(config)],

@@ -13,7 +13,7 @@ import pytest
 
 from accounts import tokens as accounts_tokens
 from omni.kernel import config, config_members, internal_tokens
-from omni.launch import bootstrap, demo, fresh, options, plan, ready, rotation
+from omni.launch import bootstrap, demo, fresh, options, plan, ready, rotation, users
 from omni.launch.screen import Screen, last_lines
 from omni.launch.spec import ProcessSpec
 from sandbox.identity import uid_for
@@ -183,7 +183,8 @@ def test_what_is_secret_is_private_and_a_second_start_keeps_it(tmp_path: Path) -
     assert stat.S_IMODE((state / "artifacts").stat().st_mode) == 0o700
     broker = (state / "run" / "broker").stat()
     if os.geteuid() == 0:
-        assert (stat.S_IMODE(broker.st_mode), broker.st_gid) == (0o2710, uid_for("worker", 0, 61_000))
+        worker = uid_for("worker", 0, users.base_of(load(tmp_path)))
+        assert (stat.S_IMODE(broker.st_mode), broker.st_gid) == (0o2710, worker)
     else:
         assert stat.S_IMODE(broker.st_mode) == 0o700
     plan.build(load(tmp_path))
