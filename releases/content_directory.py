@@ -40,7 +40,7 @@ class ContentDirectory(FileSystemStorage):
         _make_directory(place.parent)
         given = getattr(content, "temporary_file_path", None)
         if callable(given) and _same_device(Path(given()), place.parent):
-            _settle(Path(given()), place)
+            _settle(Path(given()), place, getattr(content, "stored_at", None))
             return name
         temporary = place.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         try:
@@ -99,12 +99,12 @@ class ContentDirectory(FileSystemStorage):
         return [Path(entry.path) for entry in os.scandir(self.root) if entry.is_dir(follow_symlinks=False)]
 
 
-def _settle(temporary: Path, place: Path) -> None:
+def _settle(temporary: Path, place: Path, stored_at: float | None = None) -> None:
     """Give a finished file its name, for good. Never answers before the disk has it."""
     with temporary.open("rb+") as file:
         _fsync(file)
     temporary.chmod(0o600)
-    os.utime(temporary)  # "stored at": what `discard` compares
+    os.utime(temporary, None if stored_at is None else (stored_at, stored_at))  # what `discard` compares
     temporary.replace(place)
     _fsync_directory(place.parent)
 

@@ -57,9 +57,12 @@ class ArtifactStore:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
-    def put(self, upload: Upload) -> None:
-        """Keep an upload, durably, before this returns; its temporary file is used up. Raises StorageFull."""
-        self._save(upload.sha256, _Adopted(upload.path))
+    def put(self, upload: Upload, *, age_s: float = 0.0) -> None:
+        """Keep an upload, durably, before this returns; its temporary file is used up. Raises StorageFull.
+
+        `age_s`: a copy of what was stored elsewhere so long ago, and as old to `discard` as that.
+        """
+        self._save(upload.sha256, _Adopted(upload.path, time.time() - age_s))
         upload.path.unlink(missing_ok=True)
 
     def put_file(self, sha256: str, content: File[Any]) -> None:
@@ -110,13 +113,16 @@ class ArtifactStore:
 
     def ages(self) -> dict[str, float]:
         """What lies in this host's directory, and since how many seconds; nothing for a bucket."""
-        now, found = time.time(), {}
-        for digest in self.local_digests():
-            path = self.path(digest)
-            with contextlib.suppress(FileNotFoundError):
-                if path is not None:
-                    found[digest] = max(0.0, now - path.stat().st_mtime)
-        return found
+        found = {digest: self.age(digest) for digest in self.local_digests()}
+        return {digest: age for digest, age in found.items() if age is not None}
+
+    def age(self, sha256: str) -> float | None:
+        """For how many seconds it has been stored; None when it is not in this host's directory."""
+        path = self.path(sha256)
+        with contextlib.suppress(FileNotFoundError):
+            if path is not None:
+                return max(0.0, time.time() - path.stat().st_mtime)
+        return None
 
     def delete(self, sha256: str) -> None:
         self.storage.delete(key_of(sha256))
@@ -163,9 +169,10 @@ class ArtifactStore:
 class _Adopted(TemporaryUploadedFile):
     """A temporary file that may be moved rather than copied."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stored_at: float) -> None:
         File.__init__(self, path.open("rb"), name=path.name)
         self._path = path
+        self.stored_at = stored_at
 
     def temporary_file_path(self) -> str:
         return str(self._path)

@@ -6,7 +6,8 @@ which artifacts are wanted (`releases`).
 
     GET /internal/copies                       what this host has, and for how many seconds, one a line
     GET HEAD PUT /internal/copies/<sha256>     the bytes
-    POST …[?fetch=true]                        keep it: 200 when it is there (after fetching it)
+    POST …                                     store again what is there: 200, else 404
+    POST …?fetch=true                          have it, if need be from another host: 200, else 404
     DELETE …?stored_before_s=N                 let it go, unless it was stored again less than N seconds ago
 """
 
@@ -37,6 +38,7 @@ _ROUTE = re.compile(re.escape(PATH) + r"(?:/([0-9a-f]{64}))?")
 _SERVED = re.compile(r"/(?:agent/packages|internal/artifacts)/([0-9a-f]{64})")
 _CHUNK = 1 << 20
 _CONNECT_S, _SILENCE_S = 1.0, 15.0
+_AGE = "omni-stored-s"  # how long ago an artifact was stored; a fetched copy is as old to `discard`
 _MEDIA_TYPE = "application/x-tar"  # one that the intake takes; what it is, its row says
 _log = logging.getLogger("omni.copies")
 Result = TypeVar("Result")
@@ -116,7 +118,8 @@ class Copying:
         path, size = self.store.path(sha256), await _aside(self.store.size, sha256)
         if path is None or size is None:
             raise NotFound("There is no such artifact.", code="artifact_missing")
-        headers = [("content-type", "application/octet-stream"), ("content-length", str(size))]
+        age_s = await _aside(self.store.age, sha256) or 0.0
+        headers = [("content-type", "application/octet-stream"), ("content-length", str(size)), (_AGE, f"{age_s:.3f}")]
         return Answer(200, headers, stream=_read(path))
 
     async def _take(self, request: Request, sha256: str) -> Answer:
@@ -131,9 +134,10 @@ class Copying:
         return Answer(201, [("content-length", "0")])
 
     async def _keep(self, request: Request, sha256: str) -> Answer:
-        kept = await _aside(self.store.touch, sha256)
-        if not kept and "fetch=true" in request.query:
+        if "fetch=true" in request.query:
             kept = await self.fetch(sha256)
+        else:
+            kept = await _aside(self.store.touch, sha256)
         return Answer(200 if kept else 404, [("content-length", "0")])
 
     async def _discard(self, request: Request, sha256: str) -> Answer:
@@ -177,12 +181,13 @@ class Copying:
         async with self._http().stream("GET", f"{member}{PATH}/{sha256}") as answer:
             if answer.status_code != 200:
                 return False
+            age_s = float(answer.headers.get(_AGE, "0"))
             upload = await self.intake.keep(answer.aiter_bytes())
         try:
             if upload.sha256 != sha256:
                 _log.error("%s gave other bytes than those of %s", member, sha256)
                 return False
-            await _aside(self.store.put, upload)
+            await _aside(lambda: self.store.put(upload, age_s=age_s))
             return True
         finally:
             upload.path.unlink(missing_ok=True)

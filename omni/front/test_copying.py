@@ -137,6 +137,16 @@ def test_a_missing_artifact_is_fetched_once_for_all_who_want_it(tmp_path: Path) 
     assert cluster.hosts[2].asked.count("GET") <= 1
 
 
+def test_a_fetched_copy_is_as_old_as_what_it_was_made_of(tmp_path: Path) -> None:
+    """Or the purge that follows the deletion of its app would take it for something that was stored again."""
+    cluster = Cluster(tmp_path, hosts=2)
+    cluster.hosts[1].copying.store.put(upload(tmp_path), age_s=500.0)
+    assert tell(lambda: cluster.hosts[0].copying.fetch(SHA)) is True
+    age_s = cluster.hosts[0].copying.store.age(SHA)
+    assert age_s is not None
+    assert 499 < age_s < 600
+
+
 def test_wrong_bytes_are_never_kept(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     cluster.hosts[1].gives = b"something else"
