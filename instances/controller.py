@@ -203,8 +203,11 @@ class Controller:
         self._last_tick = now
 
     def _judge_nodes(self, now: float) -> str:
-        lease_s = settings.CONFIG.timings.node_lease_s
-        verdicts = nodes.judge(nodes.beats(self._nodes, self.ages(), now - self._lease_from), lease_s)
+        times = settings.CONFIG.timings
+        members = {member.id for member in settings.CONFIG.members}
+        beats = nodes.beats(self._nodes, self.ages(), now - self._lease_from, members)
+        suspect_s = nodes.suspect_after(times.node_lease_s, times.heartbeat_s)
+        verdicts = nodes.judge(beats, times.node_lease_s, suspect_s)
         told = []
         for beat in verdicts.lost:
             self._declare_lost(beat)

@@ -5,7 +5,7 @@ Owns `judge` (pure: who is lost, who is back, when to hold) and the verbs that w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from django.db.models import F
@@ -30,6 +30,7 @@ class Beat:
     status: str
     age_s: float
     heard: bool  # since this leader began
+    member: bool = True  # of this configuration; nobody else's report is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,27 @@ class Verdicts:
     held: tuple[Beat, ...] = ()
 
 
-def judge(beats: list[Beat], lease_s: float) -> Verdicts:
-    """More than half of the live nodes (and more than one) silent at once: hold and alert (DECISIONS 13)."""
+def judge(beats: list[Beat], lease_s: float, suspect_s: float | None = None) -> Verdicts:
+    """More than half of the live nodes (and more than one) silent at once: hold and alert (DECISIONS 13).
+
+    Heartbeats come at different moments, so nodes that fall silent together pass their leases one after the other:
+    whoever has been silent for `suspect_s` counts before the first of them is given up. A node that is no member any
+    more cannot report; its silence says nothing about the others.
+    """
     alive = [beat for beat in beats if beat.status in ALIVE]
     silent = tuple(beat for beat in alive if beat.age_s > lease_s)
     back = tuple(beat for beat in beats if beat.status == NodeStatus.LOST and beat.heard and beat.age_s <= lease_s)
-    if len(silent) > 1 and 2 * len(silent) > len(alive):
-        return Verdicts(back=back, held=silent)
+    limit = lease_s if suspect_s is None else min(suspect_s, lease_s)
+    members = [beat for beat in alive if beat.member]
+    suspects = tuple(beat for beat in members if beat.age_s > limit)
+    if len(suspects) > 1 and 2 * len(suspects) > len(members) and any(beat.member for beat in silent):
+        return Verdicts(lost=tuple(beat for beat in silent if not beat.member), back=back, held=suspects)
     return Verdicts(lost=silent, back=back)
+
+
+def suspect_after(lease_s: float, heartbeat_s: float) -> float:
+    """The silence after which a node counts as one that fell silent together with another."""
+    return max(lease_s / 2, lease_s - 2 * heartbeat_s)
 
 
 def known() -> list[tuple[int, str, str]]:
@@ -56,14 +70,19 @@ def known() -> list[tuple[int, str, str]]:
     return list(Node.objects.order_by("name").values_list("id", "name", "status"))
 
 
-def beats(found_nodes: list[tuple[int, str, str]], ages: Mapping[str, float], lease_given_s: float) -> list[Beat]:
+def beats(
+    found_nodes: list[tuple[int, str, str]],
+    ages: Mapping[str, float],
+    lease_given_s: float,
+    members: Collection[str] | None = None,
+) -> list[Beat]:
     """All nodes; one that was not heard of since the lease was given has that long been silent."""
     found = []
     for node_id, name, status in found_nodes:
         age = ages.get(name)
         heard = age is not None and age <= lease_given_s
         silent_s = age if heard and age is not None else lease_given_s
-        found.append(Beat(node_id, name, status, silent_s, heard))
+        found.append(Beat(node_id, name, status, silent_s, heard, members is None or name in members))
     return found
 
 

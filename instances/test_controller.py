@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from instances import nodes, purge
 from instances.conftest import Platform, call, node_token
 from instances.controller import Controller
 from instances.models import Deployment, Instance, LatestSample, LogLine, LogOffset, Node
-from instances.nodes import Beat, judge
+from instances.nodes import Beat, Verdicts, judge, suspect_after
 from instances.telemetry import ingest
 from instances.test_deployments import deployed
 from omni.kernel import clock
@@ -41,6 +42,29 @@ def test_judging_nodes():
     assert [b.name for b in judge([beat("1", 0.1, "lost")], 5.0).back] == ["1"]
     assert judge([beat("1", 0.1, "lost", heard=False)], 5.0).back == ()
     assert judge([beat("1", 9.0, "joining")], 5.0).lost == ()
+
+
+def test_nodes_that_fall_silent_together_are_held_although_their_leases_end_one_after_the_other():
+    """Their last heartbeats were up to a heartbeat apart: the first one's lease must not be taken for a loss alone."""
+    falling = [beat("1", 5.1), beat("2", 4.6), beat("3", 4.2), beat("4", 0.1)]
+    assert suspect_after(5.0, 1.0) == 3.0
+    found = judge(falling, 5.0, 3.0)
+    assert found.lost == ()
+    assert [b.name for b in found.held] == ["1", "2", "3"]
+    one = [beat("1", 5.1), beat("2", 1.2), beat("3", 0.3), beat("4", 0.1)]
+    assert [b.name for b in judge(one, 5.0, 3.0).lost] == ["1"]
+    none_yet = [beat("1", 4.9), beat("2", 4.6), beat("3", 4.2), beat("4", 0.1)]
+    assert judge(none_yet, 5.0, 3.0) == Verdicts()
+
+
+def test_nodes_that_are_no_members_any_more_are_lost_whatever_their_number():
+    strangers = [replace(beat(str(number), 9.0), member=False) for number in (2, 3, 4)]
+    found = judge([beat("1", 0.1), *strangers], 5.0, 3.0)
+    assert [b.name for b in found.lost] == ["2", "3", "4"]
+    assert found.held == ()
+    mixed = judge([beat("1", 9.0), beat("5", 9.0), *strangers], 5.0, 3.0)
+    assert [b.name for b in mixed.lost] == ["2", "3", "4"]
+    assert [b.name for b in mixed.held] == ["1", "5"]
 
 
 def expire(platform: Platform) -> None:
@@ -83,6 +107,20 @@ def test_a_new_leader_gives_every_node_a_full_lease(platform):
     controller = Controller(ages=dict)
     controller.tick()
     assert not Node.objects.filter(status="lost").exists()
+
+
+def test_a_database_that_returns_gives_every_node_a_full_lease(platform):
+    """While it was away the leader could not act, and nothing that it heard in that time counts."""
+    deployed(platform)
+    silent = platform.node_names[0]
+    platform.ages[silent] = 40.0
+    expire(platform)
+    platform.controller._last_tick -= 30  # the ticks in between failed
+    platform.tick()
+    assert not Node.objects.filter(status="lost").exists()
+    expire(platform)
+    platform.tick()
+    assert [node.name for node in Node.objects.filter(status="lost")] == [silent]
 
 
 def test_more_than_half_silent_at_once_is_held_and_alerted_once(platform):
