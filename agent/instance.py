@@ -256,20 +256,34 @@ class Instance:
         state = HealthState(health=known.health if was_good else "starting", ever=was_good)
         while self._runs():
             check = self.record.assignment.health_check
-            ok, said = await self._ask(check)
+            answer = await self._ask(check)
             if not self._runs():
                 return
             now, since_start = clock.monotonic(), self._since_start()
-            state = step(state, check, ok, since_start)
+            state = step(state, check, answer.ok, since_start)
+            said = answer.said
+            if state.health == "unhealthy" and not answer.reached:
+                said += await self._elsewhere()
+            probe = Probe(clock.rfc3339(), answer.ok, said, answer.status, answer.snippet)
             try:
-                self._keep(lifecycle.probed(self.record, state, Probe(clock.rfc3339(), ok, said), now))
+                self._keep(lifecycle.probed(self.record, state, probe, now))
             except OSError as error:  # a full disk must not end the checks
                 log.warning("instance %s: %s", self.record.id, error)
             await asyncio.sleep(pause(state, check, since_start))
 
-    async def _ask(self, check: HealthCheck) -> tuple[bool, str]:
+    async def _elsewhere(self) -> str:
+        """Where it listens instead: the commonest reason for which nothing answers."""
+        try:
+            ports = await self.runtime.listening(self._handle())
+        except (RuntimeFault, OSError):
+            return ""
+        if ports is None:
+            return ""
+        return f"; it listens on port {', '.join(map(str, ports))}" if ports else "; it listens on no port"
+
+    async def _ask(self, check: HealthCheck) -> probes.Answer:
         if check.type == "process" and self._since_start() < min(PROCESS_SETTLES_S, check.start_period_s):
-            return False, "its process was only just started"
+            return probes.Answer(False, "its process was only just started")
         return await probes.ask(check, self._around.address, self.record.port or 0, self._execute)
 
     def _since_start(self) -> float:

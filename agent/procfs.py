@@ -6,6 +6,7 @@ start time does, within one boot.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+_LISTEN = "0A"  # in /proc/net/tcp
 _TERM_BIT = 1 << 14  # SIGTERM is 15, masks start at signal 1
 
 
@@ -127,3 +129,37 @@ def namespace_init(pid: int) -> bool:
             numbers = line.split()[1:]
             return len(numbers) > 1 and numbers[-1] == "1"
     return False
+
+
+def listening(pids: Iterable[int]) -> list[int]:
+    """The TCP ports that these processes listen on, lowest first."""
+    ports: set[int] = set()
+    for pid in pids:
+        sockets = _sockets(pid)
+        if sockets:
+            ports.update(port for inode, port in _listeners(pid) if inode in sockets)
+    return sorted(ports)
+
+
+def _sockets(pid: int) -> set[str]:
+    """The inodes of the sockets that a process holds open."""
+    found: set[str] = set()
+    with contextlib.suppress(OSError):  # it is gone, or not ours to look into
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                name = str(entry.readlink())
+                if name.startswith("socket:["):
+                    found.add(name[8:-1])
+    return found
+
+
+def _listeners(pid: int) -> Iterable[tuple[str, int]]:
+    """(inode, port) of what listens in the process's network namespace."""
+    for family in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{family}").read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for words in map(str.split, lines):
+            if words[3] == _LISTEN:
+                yield words[9], int(words[1].rpartition(":")[2], 16)

@@ -26,6 +26,7 @@ What the verbs guarantee:
              Nothing is sent to pids that no longer belong to the instance.
     stats    CPU time used and memory held by the whole tree now; None where it cannot be measured.
     execute  runs a command beside the program, with the same user, limits and files; ends it at the time-out.
+    listening  the TCP ports that the tree listens on, lowest first; None where nobody can say. For explanations only.
     remove   kill, then forget everything that the driver kept outside the instance's directory.
     strays   ids of instances of this node that have processes, however they came to be.
 """
@@ -143,6 +144,9 @@ class Runtime(ABC):
 
     @abstractmethod
     async def execute(self, launch: Launch, handle: Handle, command: str, timeout_s: float) -> Executed: ...
+
+    async def listening(self, handle: Handle) -> tuple[int, ...] | None:
+        return None
 
     @abstractmethod
     async def remove(self, handle: Handle) -> None: ...

@@ -160,6 +160,10 @@ class ProcessRuntime(Runtime):
         argv, env = self._command(spec, launch, self._tree(handle).group, info=False)
         return await asyncio.to_thread(_run, argv, env, timeout_s)
 
+    async def listening(self, handle: Handle) -> tuple[int, ...] | None:
+        members = self._tree(handle).members()
+        return tuple(await asyncio.to_thread(procfs.listening, members))
+
     async def remove(self, handle: Handle) -> None:
         await self.kill(handle)
         group = self._tree(handle).group

@@ -245,15 +245,15 @@ def _succeed(tx: Transaction, app: App, build: Build, result: BuildResult) -> No
     )
     _move_out(tx, build, BuildStatus.SUCCEEDED, result, release_number=release.number)
     _record(tx, "build.succeeded", build, {"release": release.number, "version": build.version})
-    if build.deploy and not _overtaken(build) and not _held_up(tx, app, build):
+    if build.deploy and not _overtaken(build) and not _held_up(tx, app, build, release.number):
         app_services.wish(tx, app, release_number=release.number, kind="deploy", cause=f"build {build.pk}")
 
 
-def _held_up(tx: Transaction, app: App, build: Build) -> bool:
+def _held_up(tx: Transaction, app: App, build: Build, number: int) -> bool:
     """A frozen app keeps the release for later: nobody is there to be told but the record."""
     frozen = freeze.in_force(app, tx.at)
     if frozen is not None:
-        _record(tx, "release.not_deployed", build, {"release": build.release_number, "frozen": frozen["reason"]})
+        _record(tx, "release.not_deployed", build, {"release": number, "frozen": frozen["reason"]})
     return frozen is not None
 
 
