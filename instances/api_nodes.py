@@ -99,10 +99,12 @@ def _one(node: Node) -> dict[str, Any]:
 def _moves(tx: Transaction, node: Node) -> dict[str, Any]:
     """What draining would move, app by app, each on its own."""
     views = observe.node_views()
-    plans = []
+    actions, pending = [], []
     for seen in observe.observe(sorted(observe.apps_on_nodes([node.pk])), views):
-        plans += [{"app_id": seen.app_id, **action} for action in play(seen, tx.at)["actions"]]
-    return {"actions": plans}
+        played = play(seen, tx.at)
+        actions += [{"app_id": seen.app_id, **action} for action in played["actions"]]
+        pending += [{"app_id": seen.app_id, **row} for row in played["pending"]]
+    return {"actions": actions, "settles": not pending, "pending": pending}
 
 
 def _host_figures(name: str) -> dict[str, Any] | None:

@@ -16,10 +16,10 @@ from django.conf import settings
 
 from apps.models import App
 from consensus import fence, gate
-from instances import heartbeats, ledger, nodes, observe, placement, purge, services
+from instances import heartbeats, ledger, nodes, observe, purge, services
 from instances.apply import ObservedElsewise, apply
 from instances.observe import Seen
-from instances.placement import NodeView
+from instances.placement import Pool
 from instances.plan.actions import Assign, Place, Plan, Purge, brief
 from instances.plan.planner import plan
 from omni.kernel import clock, failpoints
@@ -141,9 +141,9 @@ class Controller:
 
     def _look_at(self, app_ids: list[int]) -> int:
         views = observe.node_views()
-        acted = 0
+        pool, acted = Pool(views), 0
         for found in observe.observe(app_ids, views, self._since):
-            seen = replace(found, observed=replace(found.observed, nodes=views))
+            seen = replace(found, observed=replace(found.observed, pool=pool))
             if seen.unfulfilled:
                 self._fulfil(seen)
                 acted += 1
@@ -154,7 +154,7 @@ class Controller:
                 acted += 1
             elif made.changes(seen.observed.status):
                 self._apply(seen, made)
-                views = _reserved(views, seen, made)
+                _reserve(pool, seen, made)
                 acted += 1
         return acted
 
@@ -240,11 +240,10 @@ class Controller:
         self._held = held
 
 
-def _reserved(views: tuple[NodeView, ...], seen: Seen, made: Plan) -> tuple[NodeView, ...]:
-    """The nodes as the next app of this tick finds them."""
+def _reserve(pool: Pool, seen: Seen, made: Plan) -> None:
+    """What the next app of this pass finds taken."""
     rows = {row.id: row for row in seen.observed.instances}
     for action in made.actions:
         if isinstance(action, (Place, Assign)) and action.choice.node is not None:
             size = action.release if isinstance(action, Place) else rows[action.instance]
-            views = placement.reserve(views, action.choice.node.id, placement.Need(size.memory_mb, size.cpu))
-    return views
+            pool.take(action.choice.node.id, size.memory_mb, size.cpu)

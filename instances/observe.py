@@ -18,7 +18,7 @@ from apps import strategy
 from apps.models import App
 from apps.strategy import Strategy
 from instances.models import Deployment, Instance, Node
-from instances.placement import NodeView, read_constraints
+from instances.placement import NodeView, need_of
 from instances.plan.model import DeploymentView, Desired, InstanceView, Observed, ReleaseView
 from instances.states import ON_NODE, InstanceStatus, NodeStatus
 from instances.telemetry import compare
@@ -111,9 +111,7 @@ def _seen(
         instances=app["instances"],
         deployment=_deployment_view(deployment) if deployment else None,
         singleton=app["singleton"],
-        runtime=app["runtime"],
-        constraints=read_constraints(app["placement"]),
-        cpu_overcommit=settings.CONFIG.limits.cpu_overcommit,
+        wants=need_of(app["placement"], 0, 0.0, app["runtime"], settings.CONFIG.limits.cpu_overcommit),
         watched_since=watched_since,
     )
     served = deployment["serial"] if deployment else 0

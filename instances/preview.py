@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from apps.models import App
 from consensus.gate import Transaction
 from instances import observe
 from instances.observe import Seen
+from instances.placement import Pool
 from instances.plan import actions as act
 from instances.plan.world import World
 
@@ -24,7 +26,27 @@ _SHOWN = (act.Place, act.Assign, act.Stop, act.Bake, act.Promote, act.Shift)
 def plan_now(tx: Transaction, app: App) -> dict[str, Any]:
     """The actions that would follow, in order, with nodes and reasons. Call it after the verb, in the rehearsal."""
     found = observe.observe([app.pk], observe.node_views())
-    return play(found[0], tx.at) if found else {"actions": [], "settles": True}
+    if not found:
+        return {"actions": [], "settles": True}
+    if found[0].desired.deployment is None:
+        return {"actions": [], "settles": True, "pending": [], "placement": room(found[0], app.memory_mb, app.cpu)}
+    return play(found[0], tx.at)
+
+
+def room(seen: Seen, memory_mb: int, cpu: float) -> dict[str, Any]:
+    """Where instances of an app with nothing to deploy yet would go; `refused` is the first that fits nowhere."""
+    pool, own = Pool(seen.observed.nodes), dict[int, int]()
+    need, chosen = replace(seen.desired.wants, memory_mb=memory_mb, cpu=cpu), list[dict[str, Any]]()
+    refused = None
+    for slot in range(min(seen.desired.instances, MOST_ACTIONS)):
+        choice = pool.choose(need, own)
+        if choice.node is None:
+            refused = choice.to_json()
+            break
+        pool.take(choice.node.id, memory_mb, cpu)
+        own[choice.node.id] = own.get(choice.node.id, 0) + 1
+        chosen.append({"slot": slot, "node": choice.node.name, "reason": choice.reason})
+    return {"instances": chosen, "refused": refused}
 
 
 def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
@@ -32,11 +54,13 @@ def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
     world = world_of(seen, now)
     real = frozenset(world.instances)
     shown: list[dict[str, Any]] = []
+    remedies: dict[int, list[dict[str, Any]]] = {}
     for _ in range(MOST_ROUNDS):
         made = world.plan()
         if any(isinstance(action, (act.FailDeployment, act.GiveUp, act.Purge)) for action in made.actions):
             break
         shown += [_show(world, real, action) for action in made.actions if isinstance(action, _SHOWN)]
+        remedies |= _remedies(world, made)
         before = dict(world.instances)
         changed = made.changes(world.status)
         world.apply(made)
@@ -56,8 +80,18 @@ def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
     return {
         "actions": shown[:MOST_ACTIONS],
         "settles": not waiting and len(shown) < MOST_ACTIONS,
-        "pending": [{"slot": row.slot, "reason": row.reason} for row in waiting],
+        "pending": [{"slot": row.slot, "reason": row.reason, "remedy": remedies.get(row.slot, [])} for row in waiting],
     }
+
+
+def _remedies(world: World, made: act.Plan) -> dict[int, list[dict[str, Any]]]:
+    """By slot: the smallest change that would make an instance fit that fits nowhere."""
+    found = {}
+    for action in made.actions:
+        if isinstance(action, (act.Place, act.Explain)) and action.choice.node is None:
+            slot = action.slot if isinstance(action, act.Place) else world.instances[action.instance].slot
+            found[slot] = [change.to_json() for change in action.choice.remedy]
+    return found
 
 
 def world_of(seen: Seen, now: dt.datetime) -> World:
@@ -74,8 +108,7 @@ def world_of(seen: Seen, now: dt.datetime) -> World:
         now=now,
         deployment=seen.desired.deployment,
         status=seen.observed.status,
-        constraints=seen.desired.constraints,
-        runtime=seen.desired.runtime,
+        wants=seen.desired.wants,
         allocated={node.id: node.memory_used_mb - live.get(node.id, 0) for node in seen.observed.nodes},
     )
     world.instances = {row.id: row for row in seen.observed.instances}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instances.placement import Constraint, Need, NodeView, choose, read_constraints, reserve
+from instances.placement import Constraint, Need, NodeView, Pool, choose, read_constraints
 
 
 def node(name: str = "n1", **fields) -> NodeView:
@@ -76,5 +76,7 @@ def test_the_choice_fits_is_best_and_covers_every_node(views, memory, own):
     assert (choice.node is None) == (not fits)
     if choice.node is not None:
         assert own.get(choice.node.id, 0) == min(own.get(view.id, 0) for view in fits)
-        after = reserve(views, choice.node.id, need)
-        assert sum(v.memory_used_mb for v in after) == sum(v.memory_used_mb for v in views) + memory
+        pool = Pool(views)
+        before = pool.free(choice.node.id)
+        pool.take(choice.node.id, memory, 0.5)
+        assert pool.free(choice.node.id) == before - memory

@@ -9,7 +9,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 
 from apps.strategy import Strategy as Strategy
-from instances.placement import Constraint, NodeView
+from instances.placement import Need, NodeView, Pool
 from instances.states import ENDED, InstanceStatus
 
 ACTIVE = frozenset({"pending", "rolling", "reverting"})
@@ -102,6 +102,9 @@ class DeploymentView:
         return self.previous is not None and self.changes and self.strategy.auto_revert
 
 
+ANYWHERE = Need(0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Desired:
     """What people want of the app."""
@@ -111,9 +114,7 @@ class Desired:
     instances: int
     deployment: DeploymentView | None
     singleton: bool = False
-    runtime: str = "process"
-    constraints: tuple[Constraint, ...] = ()
-    cpu_overcommit: float = 16.0
+    wants: Need = ANYWHERE  # of a node; memory and CPU are the release's
     watched_since: dt.datetime | None = None  # nobody could act before that: deadlines count from it
 
     @property
@@ -177,8 +178,12 @@ class InstanceView:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is seen: the app's own status column, its instances, and all nodes."""
+    """What is seen: the app's own status column, its instances, and all nodes.
+
+    `pool` are the same nodes with what earlier plans of the same pass have taken; a plan that is given none makes one.
+    """
 
     status: str
     instances: tuple[InstanceView, ...] = ()
     nodes: tuple[NodeView, ...] = field(default_factory=tuple)
+    pool: Pool | None = field(default=None, compare=False, repr=False)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import replace
 
-from instances import placement
-from instances.placement import Choice, Need
+from instances.placement import Choice, Pool
 from instances.plan import backoff, failure, phases
 from instances.plan.actions import (
     Action,
@@ -144,27 +144,26 @@ def _convert(desired: Desired, observed: Observed, fleet: Fleet, moves: Moves, d
     _await_ready(desired, fleet, draft)
     draft.actions += [Stop(instance.id, instance.slot, why) for instance, why in moves.stops]
     draft.actions += [Forget(instance.id, why) for instance, why in moves.forgets]
-    nodes = observed.nodes
+    books = observed.pool.fork() if observed.pool is not None else Pool(observed.nodes)
     own: dict[int, int] = {}
     for instance in fleet.wanted:
         if instance.node_id is not None and instance.id not in stopping:
             own[instance.node_id] = own.get(instance.node_id, 0) + 1
 
-    def choose(need: Need) -> Choice:
-        nonlocal nodes
-        choice = placement.choose(nodes, need, own)
+    def choose(memory_mb: int, cpu: float) -> Choice:
+        choice = books.choose(replace(desired.wants, memory_mb=memory_mb, cpu=cpu), own)
         if choice.node is not None:
-            nodes = placement.reserve(nodes, choice.node.id, need)
+            books.take(choice.node.id, memory_mb, cpu)
             own[choice.node.id] = own.get(choice.node.id, 0) + 1
         return choice
 
     for instance in fleet.wanted:
         if instance.status == "pending" and instance.id not in stopping:
-            _assign(instance, choose(_need(desired, instance.memory_mb, instance.cpu)), draft)
+            _assign(instance, choose(instance.memory_mb, instance.cpu), draft)
     for start in moves.starts:
         if _due(start, draft, now):
             release = start.release
-            choice = choose(_need(desired, release.memory_mb, release.cpu))
+            choice = choose(release.memory_mb, release.cpu)
             draft.actions.append(Place(start.slot, release, choice, start.why, start.attempt, start.replaces))
 
 
@@ -192,10 +191,6 @@ def _due(start: Start, draft: Draft, now: dt.datetime) -> bool:
         return True
     draft.wait(until, f"slot {start.slot} backs off after instance {start.last.id} {start.last.status}")
     return False
-
-
-def _need(desired: Desired, memory_mb: int, cpu: float) -> Need:
-    return Need(memory_mb, cpu, desired.runtime, desired.constraints, desired.cpu_overcommit)
 
 
 def _advance(desired: Desired, fleet: Fleet, moves: Moves, step: phases.Step, draft: Draft, now: dt.datetime) -> bool:

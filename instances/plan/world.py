@@ -9,9 +9,9 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass, field, replace
 
-from instances.placement import Constraint, NodeView
+from instances.placement import Need, NodeView
 from instances.plan import actions as act
-from instances.plan.model import DeploymentView, Desired, InstanceView, Observed, ReleaseView, Strategy
+from instances.plan.model import ANYWHERE, DeploymentView, Desired, InstanceView, Observed, ReleaseView, Strategy
 from instances.plan.opening import opening
 from instances.plan.planner import plan
 from instances.rollout.traffic import Split
@@ -43,8 +43,7 @@ class World:
     status: str = "created"
     purged: bool = False
     failures: list[act.FailDeployment] = field(default_factory=list)
-    constraints: tuple[Constraint, ...] = ()
-    runtime: str = "process"
+    wants: Need = ANYWHERE
     watched_since: dt.datetime | None = None
     allocated: dict[int, int] = field(default_factory=dict)  # memory of other apps, by node
 
@@ -69,7 +68,7 @@ class World:
 
     def desired(self) -> Desired:
         return Desired(
-            1, self.state, self.count, self.deployment, self.singleton, self.runtime, self.constraints,
+            1, self.state, self.count, self.deployment, self.singleton, self.wants,
             watched_since=self.watched_since,
         )  # fmt: skip
 

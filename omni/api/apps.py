@@ -90,7 +90,8 @@ class AppViewSet(LeanViewSet):
                 org = accounts_access.org(tx.actor, ref)
                 accounts_access.recheck(tx.actor, "apps:write", org.pk)
             app, env = apps.create_app(tx, org=org, fields=fields)
-            return Reply({**show(app, env), **_proofs(app, fields)}, 201, app.revision, f"/app/{app.pk}/info")
+            plan = plan_now(tx, app) if tx.rehearsal else None
+            return Reply({**show(app, env), **_proofs(app, fields)}, 201, app.revision, f"/app/{app.pk}/info", plan)
 
         return perform(request, verb)
 
