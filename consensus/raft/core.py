@@ -266,7 +266,7 @@ class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]
     @_SyncObj__raftElectionDeadline.setter
     def _SyncObj__raftElectionDeadline(self, deadline: float) -> None:  # noqa: N802
         self._election.deadline = deadline
-        self._election.stand()
+        self._election.stand(clock.monotonic())
 
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
         self._acknowledged = {}

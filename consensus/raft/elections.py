@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 HASTE_FIRST_S = 0.005  # the others are to notice the broken connection too
 HASTE_RANK_S = 0.02  # one after the other, so that votes do not split
 HASTE_AGAIN_S = 0.015
+HASTE_STANDING_S = 0.1  # how long a campaign of these may take before somebody tries again (votes were split)
 UNWILLING_S = 2.0  # how much later a member campaigns that could not do a leader's work
 
 
@@ -86,7 +87,7 @@ class Election:
         """The connection to the leader broke: ask soon, the first of us at once, the others a little later."""
         self.heard_at = -math.inf
         self._rank = rank
-        self._haste_until = now + self.timings.election_min_s
+        self._haste_until = now + self.timings.election_max_s
         self._haste_at = now + HASTE_FIRST_S + rank * HASTE_RANK_S + random.uniform(0, 0.004)  # noqa: S311
 
     def due(self, *, willing: bool) -> float:
@@ -116,12 +117,14 @@ class Election:
 
     def clear(self) -> None:
         self.cleared = True
-        self._calm()
+        self.asking = False
 
-    def stand(self) -> None:
+    def stand(self, now: float) -> None:
         """We granted a vote, or campaign ourselves: let that run its course."""
         self.cleared = False
-        self._calm()
+        self.asking = False
+        patience = HASTE_STANDING_S * random.uniform(1.0, 2.0) + self._rank * HASTE_RANK_S  # noqa: S311
+        self._haste_at = now + patience if now + patience < self._haste_until else math.inf
 
     def _calm(self) -> None:
         self.asking = False

@@ -80,8 +80,20 @@ def test_haste_ends_after_a_while() -> None:
     election.leader_gone(10.0, 0)
     election.ask(10.01)
     assert election.due(willing=True) < 10.1
-    election.ask(10.4)
-    assert election.due(willing=True) == election.deadline >= 10.4 + T.election_min_s
+    election.ask(10.7)
+    assert election.due(willing=True) == election.deadline >= 10.7 + T.election_min_s
+
+
+def test_votes_that_were_split_in_haste_are_asked_for_again_soon() -> None:
+    election = Election(T, 0.0)
+    election.deadline = 10.5
+    election.leader_gone(10.0, 0)
+    election.clear()
+    election.stand(10.02)
+    assert 10.1 < election.due(willing=True) < 10.25
+    election.heard(10.1)
+    election.stand(10.1)
+    assert election.due(willing=True) == election.deadline
 
 
 def test_who_could_not_lead_waits_for_those_who_could() -> None:
