@@ -141,7 +141,10 @@ def run(
             raise DatabaseUnavailable(f"the database connection was lost: {_brief(error)}") from error
         failpoints.hit("after_commit_before_reply")
         for effect in tx.after_commit:
-            effect()
+            try:
+                effect()
+            except Exception:  # it may be lost; an error now would be told as not-applied
+                _log.exception("committed as %s, but an effect behind it failed (%s)", tx.write_index, cause)
         return result, tx.write_index if tx.write_index is not None else fence.write_index(using)
     raise AssertionError("unreachable")
 

@@ -138,6 +138,19 @@ def test_a_verb_that_changes_nothing_takes_no_index() -> None:
     assert index == before == fence.write_index()
 
 
+def test_an_effect_that_fails_does_not_deny_what_was_committed() -> None:
+    def effect() -> None:
+        raise OperationalError(2006, "gone")
+
+    def verb(tx: gate.Transaction) -> Org:
+        tx.after_commit.append(effect)
+        return create_org(tx, name="acme")
+
+    org, index = gate.run(verb, actor=system("test"), cause="test")
+    assert index == fence.write_index()
+    assert Org.objects.filter(pk=org.pk).exists()
+
+
 def test_a_verb_that_writes_without_an_event_is_a_bug() -> None:
     org = make_org()
 
