@@ -230,6 +230,8 @@ class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]
         now = clock.monotonic()
         if now - self._polled_at > _LATE_S:
             self._poller.poll(0)  # we were held up: what came meanwhile is known before anything is decided
+        if now - self._polled_at > self.timings.lease_s / 2:
+            _log.warning("held up for %.2f s: the machine or its disk is too busy", now - self._polled_at)
         if self._SyncObj__raftState == _LEADER:
             self.journal.sync()  # its own copy counts for the majority from here on
         self._consider_campaign(clock.monotonic())

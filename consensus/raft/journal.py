@@ -10,6 +10,7 @@ in place at each compaction, and reads an unreadable vote as none. Must not know
 from __future__ import annotations
 
 import json
+import logging
 import os
 import struct
 import zlib
@@ -17,12 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omni.kernel import clock
+
 Entry = tuple[bytes, int, int]  # command, index, term: the order is PySyncObj's
 
 _MAGIC = b"omni raft 1\n"
 _HEADER = struct.Struct("<12sxxxxQ")  # magic, how far the file is known to be durable
 _RECORD = struct.Struct("<IIQQ")  # checksum of the rest, bytes of command, index, term
 _RESERVE = 1 << 20
+_SLOW_S = 0.1
+_log = logging.getLogger("omni.raft")
 _SLOT = 4096
 _META_CRC = struct.Struct("<II")  # checksum, length
 
@@ -68,10 +73,13 @@ class Journal:
         """Afterwards everything added survives a power cut. To be called before any answer that promises it."""
         if not self._dirty:
             return
+        begun = clock.monotonic()
         try:
             datasync(self._fd)
         except OSError as error:
             raise DiskFailed(f"{self._path}: {error.strerror}") from error
+        if (took := clock.monotonic() - begun) > _SLOW_S:
+            _log.warning("the disk took %.2f s to keep what was written to %s", took, self._path)
         self._dirty = False
         self._mark_durable()
 
