@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from consensus.elected import ElectedLease
+from consensus.elected import ElectedLease, MemberLease
 from consensus.fake import FakeLease
 from consensus.lease import ConsensusUnavailable, Held, NoLease, NotHeld
 from consensus.page import SIZE, PageLease, PageWriter
@@ -127,6 +127,38 @@ class TestElectedLease(LeaseContract):
         lease = self.make(tmp_path)
         self.lose(lease)
         assert lease.current() == NotHeld("b:2")
+
+
+class _Member:
+    """A web worker's lease beside the two processes that it reads from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.daemon, self.raft = PageWriter(folder / "lease"), RaftPageWriter(folder / "raft.page")
+        self.current = MemberLease("a:1", PageLease(folder / "lease"), RaftPage(folder / "raft.page")).current
+
+
+class TestMemberLease(LeaseContract):
+    def make(self, tmp_path: Path) -> _Member:
+        return _Member(tmp_path)
+
+    def hold(self, lease: _Member, epoch: int) -> None:  # type: ignore[override]
+        lease.daemon.held(Held(epoch, clock.monotonic() + 5, "claim"), "a:1")
+
+    def lose(self, lease: _Member) -> None:  # type: ignore[override]
+        lease.daemon.not_held("b:2", clock.monotonic() + 5)
+
+    def test_while_the_daemon_is_silent_writes_are_passed_on_to_whom_raft_names(self, tmp_path: Path) -> None:
+        lease = self.make(tmp_path)
+        self.hold(lease, 7)
+        lease.daemon.unknown()
+        lease.raft.write(raft_view("follower", established=False, leader="b:2"))
+        assert lease.current() == NotHeld("b:2")
+
+    def test_without_the_daemon_nothing_is_held(self, tmp_path: Path) -> None:
+        lease = self.make(tmp_path)
+        lease.raft.write(raft_view("leader"))
+        with pytest.raises(ConsensusUnavailable):
+            lease.current()
 
 
 def test_a_management_command_holds_no_lease() -> None:

@@ -106,7 +106,8 @@ def _ask_broker() -> Part:
     from omni.broker import client
 
     begun = time.monotonic()
-    client(timeout_s=_BROKER_TIMEOUT_S).ping()
+    with client(timeout_s=_BROKER_TIMEOUT_S) as broker:
+        broker.ping()
     return {"status": "up", "latency_ms": round((time.monotonic() - begun) * 1000, 2)}
 
 

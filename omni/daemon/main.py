@@ -75,7 +75,9 @@ class Daemon:
         self._client = RaftClient(config.socket_path(f"raft-{config.me.port}"))
         lease = self._lease()
         gate.configure(lease, config.me.id)
-        self._work = LeaderWork(config, lease, self._client if self._elected else None)
+        # the mirror has a line of its own: nothing that it waits for may hold up the end of this daemon
+        mirrored = RaftClient(config.socket_path(f"raft-{config.me.port}")) if self._elected else None
+        self._work = LeaderWork(config, lease, mirrored)
         self._claims = FenceClaims(lease, keys.cluster_id(config), config.me.id, lambda: bootstrap(config))
         page = PageWriter(config.node_dir(config.me) / "lease")
         self._leadership = Leadership(lease, page, self._claims, self._work)
