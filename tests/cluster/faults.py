@@ -200,7 +200,7 @@ def hand_over(lab: Lab, chance: random.Random) -> End:
 # -- cables
 
 
-@fault(6.0, rare=True)
+@fault(6.0, needs="cables", rare=True)
 def cut_leader_from_peers(lab: Lab, chance: random.Random) -> End:
     """The database still hears it."""
     leader = _leader(lab)
@@ -208,42 +208,42 @@ def cut_leader_from_peers(lab: Lab, chance: random.Random) -> End:
     return lambda: network.heal(leader.host)
 
 
-@fault(6.0, rare=True)
+@fault(6.0, needs="cables", rare=True)
 def cut_minority(lab: Lab, chance: random.Random) -> End:
     node = _follower(lab, chance)
     network.cut(node.host, _peers(lab, node))
     return lambda: network.heal(node.host)
 
 
-@fault(6.0)
+@fault(6.0, needs="cables")
 def cut_leader_from_everything(lab: Lab, chance: random.Random) -> End:
     leader = _leader(lab)
     network.cut(leader.host, [*_peers(lab, leader), *lab.database.addresses])
     return lambda: network.heal(leader.host)
 
 
-@fault(6.0)
+@fault(6.0, needs="cables")
 def cut_leader_from_database(lab: Lab, chance: random.Random) -> End:
     leader = _leader(lab)
     network.cut(leader.host, lab.database.addresses)
     return lambda: network.heal(leader.host)
 
 
-@fault()
+@fault(needs="cables")
 def leader_hears_nobody(lab: Lab, chance: random.Random) -> End:
     leader = _leader(lab)
     network.cut(leader.host, _peers(lab, leader), leaving=False)
     return lambda: network.heal(leader.host)
 
 
-@fault()
+@fault(needs="cables")
 def nobody_hears_the_leader(lab: Lab, chance: random.Random) -> End:
     leader = _leader(lab)
     network.cut(leader.host, _peers(lab, leader), arriving=False)
     return lambda: network.heal(leader.host)
 
 
-@fault(6.0)
+@fault(6.0, needs="cables")
 def bridge(lab: Lab, chance: random.Random) -> End:
     """Two members that cannot hear each other, and one that hears both."""
     left, right = chance.sample(lab.nodes, 2)
@@ -251,14 +251,14 @@ def bridge(lab: Lab, chance: random.Random) -> End:
     return lambda: network.heal(left.host)
 
 
-@fault(6.0)
+@fault(6.0, needs="cables")
 def lose_packets(lab: Lab, chance: random.Random) -> End:
     node = chance.choice(lab.nodes)
     network.lose(node.host, 30, but=[lab.hosts.here])
     return lambda: network.heal(node.host)
 
 
-@fault(6.0)
+@fault(6.0, needs="cables")
 def slow_cable(lab: Lab, chance: random.Random) -> End:
     node = chance.choice(lab.nodes)
     network.slow(node.host)
@@ -268,13 +268,13 @@ def slow_cable(lab: Lab, chance: random.Random) -> End:
 # -- what everybody needs
 
 
-@fault(3.0)
+@fault(3.0, needs="cables")
 def kill_database(lab: Lab, chance: random.Random) -> End:
     lab.database.stop(kill=True)
     return lab.database.heal  # type: ignore[no-any-return]
 
 
-@fault(3.0)
+@fault(3.0, needs="cables")
 def freeze_database(lab: Lab, chance: random.Random) -> End:
     lab.database.freeze()
     return lab.database.heal  # type: ignore[no-any-return]
@@ -364,4 +364,6 @@ class Driver:
     def _has(self, need: str) -> bool:
         if need == "broker":
             return self.lab.broker is not None
+        if need == "cables":
+            return self.lab.has_cables
         return not need or bool(getattr(self.lab.shape, need))

@@ -29,7 +29,7 @@ from tests.cluster import evidence, network
 from tests.cluster.broker import LabBroker
 from tests.cluster.database import LabDatabase
 from tests.cluster.evidence import Evidence
-from tests.cluster.nodes import PROJECT, LabNode, instances_on, processes_on
+from tests.cluster.nodes import PROJECT, LabNode, failpoints_of, instances_on, processes_on
 from tests.running_platform import wait_for
 
 HERE = Path(__file__).resolve().parent
@@ -103,6 +103,8 @@ class Lab:
         self.heal()
         for node in self.nodes:
             node.stop()
+        for node in self.nodes:
+            node.sweep()
 
     def heal(self) -> None:
         """No cable is cut, nobody is frozen or dead, no disk full, no clock wrong."""
@@ -129,6 +131,7 @@ class Lab:
         for node in self.nodes:
             with contextlib.suppress(OSError, RuntimeError, subprocess.SubprocessError):
                 node.stop()
+                node.sweep()
         with contextlib.suppress(OSError, AttributeError):
             proc.end([pid for pid in processes_on(self.hosts.hosts) if pid not in self._servers], grace_s=2.0)
         for place in self._mounted:
@@ -153,7 +156,7 @@ class Lab:
             if self.shape.small_disks:
                 self._mount(state)
             services = self.shape.services if number == 0 else ()
-            node = LabNode(number, host, _PORT, state, config, self._environment(state), services)
+            node = LabNode(number, host, _PORT, state, config, self._environment(state, _PORT), services)
             node.prepare()
             self.nodes.append(node)
 
@@ -162,14 +165,14 @@ class Lab:
         subprocess.run(words, timeout=20, check=True)
         self._mounted.append(place)
 
-    def _environment(self, state: Path) -> dict[str, str]:
+    def _environment(self, state: Path, port: int) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMNI_", "DJANGO_"))}
         given = {
             "OMNI_STATE": str(state),
             "OMNI_DATABASE_URL": self.database.url_of_lab,
             "OMNI_CLUSTER_SECRET": self.secret,
             "OMNI_ENV": "development",
-            "OMNI_FAILPOINTS": str(state / "failpoints"),
+            "OMNI_FAILPOINTS": str(failpoints_of(state, port)),
         }
         if self.broker is not None:
             given["OMNI_BROKER_URL"] = self.broker.url
@@ -191,6 +194,11 @@ class Lab:
     @property
     def token(self) -> str:
         return (self.nodes[0].state / "admin.token").read_text().strip()
+
+    @property
+    def has_cables(self) -> bool:
+        """Whether there is a network to be cut, and a database server to be killed."""
+        return True
 
     @property
     def strict_reads(self) -> bool:
@@ -251,8 +259,12 @@ class Lab:
     def evidence(self) -> Evidence:
         """What the platform holds, and what runs."""
         found = evidence.read(self.database.rows)
-        found.processes = instances_on(self.hosts.hosts)
+        found.processes = self.instances()
         return found
+
+    def instances(self) -> dict[int, list[int]]:
+        """Instance id → pids of what really runs."""
+        return instances_on(self.hosts.hosts)
 
     def jump(self, node: LabNode, seconds: float) -> None:
         """The wall clock of one node (a lab with `clocks`)."""

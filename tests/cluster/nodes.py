@@ -25,6 +25,11 @@ _PLAN_TIMEOUT_S = 60
 _MIGRATE_TIMEOUT_S = 240
 
 
+def failpoints_of(state: Path, port: int) -> Path:
+    """Where a test says what breaks in one node; several nodes may share a state directory."""
+    return state / "failpoints" / str(port)
+
+
 @dataclass
 class LabNode:
     """`number` counts from 0 in the order of `instances`. `services`: broker, worker, ingress beside the node."""
@@ -73,7 +78,7 @@ class LabNode:
 
     @property
     def failpoints(self) -> Path:
-        return self.state / "failpoints"
+        return failpoints_of(self.state, self.port)
 
     def arm(self, point: str, action: str) -> None:
         """What happens when the next process of this node passes `point` (see omni.kernel.failpoints)."""
@@ -116,7 +121,8 @@ class LabNode:
             for data in [*self.plan["broker_process"], *self.plan["services"]]:
                 if data["name"] in self.services:
                     self.beside.append(self._spawn(ProcessSpec.from_json(data)))
-        self.process = self._spawn(ProcessSpec.from_json(self.plan["nodes"][0]))
+        mine = next(data for data in self.plan["nodes"] if data["name"] == f"node-{self.port}")
+        self.process = self._spawn(ProcessSpec.from_json(mine))
         self.frozen = False
 
     def service(self, name: str) -> subprocess.Popen[bytes]:
@@ -143,7 +149,7 @@ class LabNode:
         self.frozen = False
 
     def stop(self) -> None:
-        """SIGTERM, and whatever is left after a while SIGKILL; the services too; then the instances."""
+        """SIGTERM, and after a while SIGKILL; the services too."""
         self.disarm()
         if self.frozen:
             self.thaw()
@@ -158,6 +164,9 @@ class LabNode:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
         self.process, self.beside = None, []
+
+    def sweep(self) -> None:
+        """Whatever is left of this node's state directory, the instances too."""
         sweep = [sys.executable, "-m", "agent.sweep", "--state", str(self.state)]
         self.host.run(sweep, timeout_s=60, cwd=PROJECT, env=dict(self.environment))
         proc.end([found.pid for found in proc.left_of(str(self.state))], grace_s=2.0)

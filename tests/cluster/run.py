@@ -18,7 +18,6 @@ from tests.cluster.coverage import Reached, reached
 from tests.cluster.faults import Driver, Played
 from tests.cluster.history import Op
 from tests.cluster.lab import Lab, settle
-from tests.cluster.nodes import instances_on
 from tests.cluster.violations import Violation
 from tests.cluster.workload import Workload
 from tests.running_platform import EXAMPLES, Api, archive, wait_for
@@ -54,7 +53,7 @@ class Outcome:
 def chaos(lab: Lab, seed: int, seconds: float, say: Say = lambda _line: None, **demands: int) -> Outcome:
     """Random faults under load for so long, then rest, then the verdict. `demands`: see `Reached.missing`."""
     work = Workload([node.url for node in lab.nodes], lab.token, seed)
-    if lab.broker is not None:
+    if lab.shape.services:
         work.scalable.append(deployed(lab, f"web-{seed}"))
     driver = Driver(lab, seed)
     begun = time.monotonic()
@@ -70,7 +69,7 @@ def chaos(lab: Lab, seed: int, seconds: float, say: Say = lambda _line: None, **
 
 def judge(lab: Lab, work: Workload) -> Outcome:
     """Wait until the instances have settled; then everything that clients were told against everything there is."""
-    if lab.broker is not None:
+    if lab.shape.services:
         wait_for(lambda: instances_settled(lab), "the instances to settle", _SETTLED_S)
         with contextlib.suppress(AssertionError):  # what never ends is a violation, not a time-out
             wait_for(lambda: processes_settled(lab), "the processes to settle", _SETTLED_S, every_s=0.5)
@@ -106,7 +105,7 @@ def instances_settled(lab: Lab) -> bool:
 def processes_settled(lab: Lab) -> bool:
     """Nothing runs that is not wanted: an instance of a node that was lost drains before it stops."""
     rows = lab.database.rows("SELECT id FROM instances_instance WHERE status = 'running'")
-    return {int(row[0]) for row in rows} == set(instances_on(lab.hosts.hosts))
+    return {int(row[0]) for row in rows} == set(lab.instances())
 
 
 def keep(lab: Lab, outcome: Outcome, folder: Path) -> Path:
