@@ -41,6 +41,7 @@ class Config:
     members_on_host: int = 1
     sample_interval_s: float = 5.0
     heartbeat_s: float = 1.0
+    lease_s: float = 5.0
     wait_s: float = 25.0
     labels: dict[str, str] = field(default_factory=dict)
     protected_ports: list[tuple[int, int]] = field(default_factory=list)
@@ -92,6 +93,7 @@ def _checked(path: Path, config: Config) -> Config:
         ("port_range", 1024 <= low <= high <= 65535, "[low, high] within 1024..65535 is wanted"),
         ("members_on_host", config.members_on_host >= 1, "at least 1 is wanted"),
         ("heartbeat_s", config.heartbeat_s > 0, "a positive number is wanted"),
+        ("lease_s", config.lease_s > config.heartbeat_s, "more than heartbeat_s is wanted"),
         ("sample_interval_s", config.sample_interval_s > 0, "a positive number is wanted"),
         ("log_max_bytes", config.log_max_bytes >= 1024 * 1024, "at least 1 MiB is wanted"),
         ("log_lines_per_s", config.log_lines_per_s > 0, "a positive number is wanted"),

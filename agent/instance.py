@@ -41,6 +41,7 @@ class Surroundings:
     taken: Callable[[], Iterable[int]]
     report: Callable[[Observed], None]
     deleted: Callable[[int], None]
+    leased: Callable[[], bool] = lambda: True
 
 
 class Instance:
@@ -64,7 +65,8 @@ class Instance:
                 log.exception("instance %s cannot be taken over", self.record.id)
                 await asyncio.sleep(_AFTER_FAULT_S)
         while True:
-            action = decide(Situation(self.record, self._process, self.log_done(), clock.monotonic()))
+            leased = not self.record.assignment.singleton or self._around.leased()
+            action = decide(Situation(self.record, self._process, self.log_done(), clock.monotonic(), leased))
             try:
                 if action.kind == "delete":
                     await self._delete()
@@ -82,6 +84,10 @@ class Instance:
         if not self.record.orphan:
             self._keep(lifecycle.orphaned(self.record))
             self._wake.set()
+
+    @property
+    def runs(self) -> bool:
+        return self._runs()
 
     def nudge(self) -> None:
         self._wake.set()
@@ -122,10 +128,7 @@ class Instance:
 
     async def _adopt(self) -> None:
         """Take over what an earlier agent left, whatever it was doing at its end."""
-        swept = self._around.store.directory(self.record.id) / SWEPT
-        if swept.exists():
-            self._keep(lifecycle.interrupted(self.record))
-            swept.unlink()
+        self._take_mark()
         self._keep(lifecycle.rebooted(self.record, clock.boot_id()))
         await self._claim_unwritten_start()
         if self.record.handle is None:
@@ -135,6 +138,13 @@ class Instance:
             self._attend()
         else:
             self._process = "ended"
+
+    def _take_mark(self) -> None:
+        """Whether it was ended from outside, with the platform or with its node's lease: that is no crash."""
+        swept = self._around.store.directory(self.record.id) / SWEPT
+        if swept.exists():
+            self._keep(lifecycle.interrupted(self.record))
+            swept.unlink()
 
     async def _claim_unwritten_start(self) -> None:
         """An agent may die after a start and before writing it down: the runtime still knows the handle."""
@@ -213,6 +223,7 @@ class Instance:
         seen = await self.runtime.observe(handle)
         await self.runtime.kill(handle)
         await self._leave_companions()
+        self._take_mark()
         self.tail.finish_line()
         lines = [] if self.record.leaving else self.tail.evidence(self.record.log_start)
         at = clock.rfc3339()

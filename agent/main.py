@@ -19,6 +19,7 @@ from agent import facts as host
 from agent import tls
 from agent.config import BadConfig, Config
 from agent.control import ControlPlane
+from agent.fencing import Keeper, Lease
 from agent.logs.ship import Shipper
 from agent.packages import Packages
 from agent.ports import Ports
@@ -36,13 +37,16 @@ log = logging.getLogger("agent")
 class Agent:
     """All parts of one agent, not yet running."""
 
-    def __init__(self, config: Config, facts: Facts) -> None:
+    def __init__(self, config: Config, facts: Facts, config_file: Path | None = None) -> None:
         instances_dir = Path(config.instances_dir)
         self.config = config
         self.facts = facts
         self.store = Store(config.node, instances_dir, Path(config.state_dir))
         self.control = ControlPlane(config.control_plane, config.token, tls=tls.context(config.tls))
-        self.reporter = Reporter(config.node, self.store.incarnation(), self.control, config.heartbeat_s)
+        self.lease = Lease(Path(config.state_dir), config.lease_s)
+        self.reporter = Reporter(
+            config.node, self.store.incarnation(), self.control, config.heartbeat_s, self._acknowledged
+        )
         self.shipper = Shipper(config.node, self.control, config.log_lines_per_s, config.log_burst_lines)
         self.runtimes: dict[str, Runtime] = {
             "process": ProcessRuntime(config.node, instances_dir, config.platform, facts, config.uid_base)
@@ -57,9 +61,14 @@ class Agent:
             log_max_bytes=config.log_max_bytes,
             report=self.reporter.changed,
             gone=self.reporter.gone,
+            lease=self.lease,
+            keeper=Keeper(config_file, Path(config.state_dir)),
         )
         self.sampler = Sampler(config.node, self.control, instances_dir, config.sample_interval_s)
         self.assigner = Assigner(self.control, config.wait_s)
+
+    def _acknowledged(self, sent_at: float) -> None:
+        self.supervisor.acknowledged(sent_at)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`, or until a part fails in a way nobody foresaw: then better a new agent than half of one."""
@@ -99,16 +108,16 @@ def main(argv: list[str] | None = None) -> int:
         return 3
     facts = host.with_filter(config, probe(config.bwrap_bin or None))
     log.info("node %s: isolation %s, limits %s, network %s", config.node, facts.isolation, facts.limits, facts.network)
-    asyncio.run(_until_signalled(Agent, config, facts))
+    asyncio.run(_until_signalled(Agent(config, facts, arguments.config)))
     return 0
 
 
-async def _until_signalled(make: type[Agent], config: Config, facts: Facts) -> None:
+async def _until_signalled(agent: Agent) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await make(config, facts).run(stop)
+    await agent.run(stop)
     log.info("leaving; instances stay")
     logging.shutdown()
     os._exit(0)  # an unpacking thread may still be at work: its half tree has another name and is made anew

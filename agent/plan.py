@@ -12,6 +12,7 @@ from typing import Literal
 
 from agent.record import Record
 
+LEASE_LOOK_S = 0.2
 LOG_PATIENCE_S = 120.0  # how long the directory of a removed instance is kept for the sake of its log
 
 Process = Literal["none", "running", "ended"]
@@ -20,12 +21,14 @@ Kind = Literal["start", "drain", "terminate", "kill", "record_end", "finish", "d
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """`process`: none (no handle), running, or ended (its end is not yet in the record)."""
+    """`process`: none (no handle), running, or ended (its end is not yet in the record). `leased`: a
+    singleton may run."""
 
     record: Record
     process: Process
     log_done: bool
     now: float
+    leased: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,12 @@ def _asked_restart_does_not_wait(it: Situation) -> Action | None:
     return None
 
 
+def _singleton_waits_for_its_lease(it: Situation) -> Action | None:
+    if it.record.assignment.singleton and not it.leased:
+        return Action("wait", "its node has no lease", it.now + LEASE_LOOK_S)
+    return None
+
+
 def _start_when_due(it: Situation) -> Action:
     due = it.record.next_start
     if due is not None and it.now < due:
@@ -130,6 +139,7 @@ RULES: tuple[Callable[[Situation], Action | None], ...] = (
     _removed_when_its_log_is_safe,
     _terminal_stays,
     _unwanted_without_process_is_stopped,
+    _singleton_waits_for_its_lease,
     _asked_restart_does_not_wait,
     _start_when_due,
 )

@@ -65,6 +65,7 @@ class Assignment:
     Between "desired is no longer run" and SIGTERM pass at least `drain_s`, in which every ingress drops the address,
     and at most `drain_max_s`; in between it ends as soon as `drained` says that no ingress has an open request at the
     instance. `command` is the user's own line (Procfile), run by `/bin/sh -c` in the sandbox.
+    A `singleton` runs only under the node's lease: it ends with the lease and starts again under the next one.
     `remove` means: stopped for good, delete the instance's directory once its log is acknowledged.
     """
 
@@ -86,6 +87,7 @@ class Assignment:
     health_check: HealthCheck = field(default_factory=HealthCheck)
     restart_policy: Literal["always", "on_failure", "never"] = "always"
     stop_timeout_s: float = 10.0
+    singleton: bool = False
     drain_s: float = 2.5
     drain_max_s: float = 2.5
     drained: bool = False

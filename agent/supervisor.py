@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from agent import clock, record
+from agent.fencing import Keeper, Lease
 from agent.instance import Instance, Surroundings
 from agent.logs.ship import Shipper
 from agent.logs.tail import Tail
@@ -47,6 +48,8 @@ class Supervisor:
         log_max_bytes: int,
         report: Callable[[Observed], None],
         gone: Callable[[int], None],
+        lease: Lease | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._store = store
         self._runtimes = runtimes
@@ -55,7 +58,11 @@ class Supervisor:
         self._log_max_bytes = log_max_bytes
         self._report_out = report
         self._gone = gone
-        self._around = Surroundings(address, store, packages, ports, self._ports_taken, self._report, self._deleted)
+        self._lease = lease
+        self._keeper = keeper
+        self._around = Surroundings(
+            address, store, packages, ports, self._ports_taken, self._report, self._deleted, self._leased
+        )
         self._instances: dict[int, Instance] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._impostors: set[int] = set()
@@ -151,6 +158,29 @@ class Supervisor:
         """What happens to an instance that only has another's number is no news of that other."""
         if observed.id not in self._impostors:
             self._report_out(observed)
+
+    def acknowledged(self, sent_at: float) -> None:
+        """The leader has taken a report that was sent then."""
+        if self._lease is not None:
+            self._lease.renewed(sent_at)
+        if any(instance.record.assignment.singleton and instance.runs for instance in self._instances.values()):
+            self._kept()
+
+    def _leased(self) -> bool:
+        """Whether a singleton may start here: the lease is held, and somebody will see to its end."""
+        if self._lease is None:
+            return True
+        self._lease.need()
+        return self._kept() and self._lease.held
+
+    def _kept(self) -> bool:
+        try:
+            if self._keeper is not None:
+                self._keeper.ensure()
+        except OSError as error:
+            log.warning("the keeper of singletons cannot be started: %s", error)
+            return False
+        return True
 
     def _tell_all(self) -> None:
         """The database is an older one or another's: what it acknowledged of us may not be in it."""

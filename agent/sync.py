@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from agent import backoff
+from agent import backoff, clock
 from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.protocol import Assignment, Assignments, NodeFacts, Observed, Report, ReportAnswer, from_json, to_json
 from agent.supervisor import ForeignList, Supervisor
@@ -30,8 +31,16 @@ RETRY_LONGEST_S = 5.0
 class Reporter:
     """Keeps the newest observation of each instance until the control plane has it."""
 
-    def __init__(self, node: str, incarnation: int, control: ControlPlane, heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        node: str,
+        incarnation: int,
+        control: ControlPlane,
+        heartbeat_s: float,
+        acknowledged: Callable[[float], None] = lambda _sent_at: None,
+    ) -> None:
         self._node = node
+        self._acknowledged = acknowledged  # called with the moment at which a report was sent that the leader took
         self._incarnation = incarnation
         self._control = control
         self._heartbeat_s = heartbeat_s
@@ -77,7 +86,9 @@ class Reporter:
         facts = self._facts if self._facts_due else None
         report = Report(self._node, self._incarnation, list(told.values()), facts, gone)
         body = orjson.dumps(to_json(report))
+        sent_at = clock.monotonic()
         answer = from_json(ReportAnswer, await self._control.post("/agent/report", body, REPORT_S))
+        self._acknowledged(sent_at)
         for instance_id in {*answer.known, *answer.unknown}:
             if instance_id in told and self._changes.get(instance_id) == told[instance_id]:
                 del self._changes[instance_id]

@@ -17,6 +17,7 @@ from omni.kernel.seal import unseal
 _FIELDS = (
     "id", "app_id", "slot", "desired", "status", "generation",
     "observed_generation", "drained_by", "process_type", "memory_mb", "cpu", "app__name",
+    "app__singleton",
     "app__org__name", "app__runtime", "release__number", "release__version", "release__package_id",
     "release__package__size", "release__process_types", "release__config_id", "release__config__cpu_limit",
     "release__config__health_check", "release__config__restart_policy", "release__config__stop_timeout_s",
@@ -50,6 +51,7 @@ def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any
         "process_type": row["process_type"],
         "generation": row["generation"],
         "runtime": row["app__runtime"],
+        "singleton": row["app__singleton"],
         "env": {} if ended else _environment(row["release__config_id"]),
         "memory_mb": row["memory_mb"],
         "cpu": row["cpu"],

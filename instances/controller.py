@@ -16,7 +16,7 @@ from django.conf import settings
 
 from apps.models import App
 from consensus import fence, gate
-from instances import heartbeats, ledger, nodes, observe, purge, services
+from instances import heartbeats, ledger, nodes, observe, purge, services, singletons
 from instances.apply import ObservedElsewise, apply
 from instances.observe import Seen
 from instances.placement import Pool
@@ -54,6 +54,7 @@ class Controller:
     _since: dt.datetime = field(default_factory=clock.now)
     _last_tick: float = field(default_factory=clock.monotonic)
     _held: frozenset[str] = frozenset()
+    _singletons_at: float = 0.0
     _nodes: list[tuple[int, str, str]] = field(default_factory=list)
 
     def step(self) -> float | None:
@@ -216,6 +217,7 @@ class Controller:
             self._declare_back(beat)
             told.append(f"{beat.name} is back")
         self._hold([beat.name for beat in verdicts.held])
+        told += self._lose_singletons(beats, now)
         return ", ".join(told)
 
     def _declare_lost(self, beat: nodes.Beat) -> None:
@@ -226,6 +228,21 @@ class Controller:
             )
             if lost < nodes.BATCH:
                 return
+
+    def _lose_singletons(self, beats: list[nodes.Beat], now: float) -> list[str]:
+        if now < self._singletons_at:
+            return []
+        self._singletons_at = now + singletons.LOOK_EVERY_S
+        told = []
+        for beat, ids in singletons.overdue(beats, settings.CONFIG.timings.node_lease_s).items():
+            cause = f"{beat.name} is silent for {beat.age_s:.1f} s"
+            gate.run(
+                lambda tx, beat=beat, ids=ids: nodes.declare_singletons_lost(tx, beat.node_id, ids),  # type: ignore[misc]
+                actor=_ACTOR,
+                cause=cause,
+            )
+            told.append(f"{len(ids)} singletons of {beat.name} are lost")
+        return told
 
     def _declare_back(self, beat: nodes.Beat) -> None:
         gate.run(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from django.db.models import F
+from django.db.models import F, QuerySet
 
 from consensus.gate import Transaction
 from instances import evidence
@@ -87,14 +87,30 @@ def beats(
 
 
 def declare_lost(tx: Transaction, node_id: int, why: str) -> int:
-    """The node is lost, and its live instances with it; returns how many. Repeat until nothing is left."""
+    """The node is lost, and its live instances with it; returns how many. Repeat until nothing is left.
+
+    Its singletons are given up later (`instances.singletons`).
+    """
     node = Node.objects.select_for_update().filter(pk=node_id).first()
     if node is None:
         return 0
     if node.status in NODE.sources(NodeStatus.LOST, LEADER):
         before = move(Node, node.pk, table=NODE, to=NodeStatus.LOST, owner=LEADER, status_since=tx.at)
         tx.record("node.lost", "node", node.pk, change={"name": node.name, "status": [before, "lost"], "why": why})
-    rows = Instance.objects.select_related("app").filter(node=node, status__in=ON_NODE).order_by("id")[:BATCH]
+    rows = Instance.objects.filter(node=node, status__in=ON_NODE, app__singleton=False)
+    return _lose(tx, node, rows)
+
+
+def declare_singletons_lost(tx: Transaction, node_id: int, ids: list[int]) -> int:
+    """These of its instances as well: by now nothing of them can run."""
+    node = Node.objects.select_for_update().filter(pk=node_id, status=NodeStatus.LOST).first()
+    if node is None:
+        return 0  # it came back at the last moment
+    return _lose(tx, node, Instance.objects.filter(node=node, pk__in=ids, status__in=ON_NODE))
+
+
+def _lose(tx: Transaction, node: Node, found: QuerySet[Instance]) -> int:
+    rows = found.select_related("app").order_by("id")[:BATCH]
     lost = 0
     for row in rows:
         detail = f"its node {node.name} was lost"

@@ -101,6 +101,37 @@ def test_a_lost_node_is_replaced_elsewhere_and_clears_up_when_it_is_back(platfor
     assert next(v for v in observe.node_views() if v.name == gone.node.name).leftovers == 0
 
 
+def test_a_lost_singleton_is_replaced_only_when_its_node_must_have_ended_it(platform):
+    """The lease (5 s), then its stop time-out (10 s), then a margin: until then it may still run there."""
+    app = deployed(platform, 1, singleton=True)
+    (row,) = Instance.objects.filter(app=app).select_related("node")
+    (listed,) = call(node_token(row.node.name), "GET", "/agent/assignments").json()["instances"]
+    assert listed["singleton"] is True
+    expire(platform)
+    for age, status in ((6.0, "running"), (16.9, "running"), (17.2, "lost")):
+        platform.ages[row.node.name] = age
+        platform.controller._singletons_at = 0.0
+        platform.tick()
+        assert Node.objects.get(pk=row.node_id).status == "lost"
+        row.refresh_from_db()
+        assert row.status == status, age
+    successor = Instance.objects.get(app=app, desired="run")
+    assert successor.node_id != row.node_id
+
+
+def test_a_singleton_whose_node_returns_in_time_is_not_replaced(platform):
+    app = deployed(platform, 1, singleton=True)
+    (row,) = Instance.objects.filter(app=app).select_related("node")
+    platform.ages[row.node.name] = 8.0
+    expire(platform)
+    platform.tick(3)
+    platform.ages[row.node.name] = 0.1
+    platform.settle()
+    row.refresh_from_db()
+    assert (row.status, row.desired) == ("running", "run")
+    assert Node.objects.get(pk=row.node_id).status == "ready"
+
+
 def test_a_new_leader_gives_every_node_a_full_lease(platform):
     deployed(platform)
     platform.ages.clear()

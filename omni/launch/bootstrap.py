@@ -132,6 +132,7 @@ def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[s
         "members_on_host": len(here),
         "sample_interval_s": config.timings.sample_interval_s,
         "heartbeat_s": config.timings.heartbeat_s,
+        "lease_s": config.timings.node_lease_s,
         "wait_s": config.timings.assignments_wait_s,
         "instance_ports": [
             min(config.port_range(other)[0] for other in here),

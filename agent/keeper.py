@@ -1,0 +1,95 @@
+"""`python -m agent.keeper --config FILE`: ends a node's singletons when their lease ends, whatever became of its agent.
+
+A process and session of its own, because an agent that is killed or frozen can end nothing, and somebody else will be
+told to run the same app. Owns SIGTERM at the lease's end and SIGKILL `stop_timeout_s` later; the leader waits for both
+before it replaces a singleton. Ends by itself when no singleton runs any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from agent import clock, config, fencing
+from agent.record import Record
+from agent.runtimes.base import Handle, RuntimeFault
+from agent.runtimes.process import ProcessRuntime
+from agent.store import SWEPT, Store
+from sandbox.probe import Facts
+
+log = logging.getLogger("agent.keeper")
+
+LOOK_S = 0.2
+IDLE_S = 2.0  # without a singleton; the agent starts another keeper before it starts one
+
+
+class Keeper:
+    def __init__(self, given: config.Config) -> None:
+        instances_dir = Path(given.instances_dir)
+        self._lease = Path(given.state_dir) / fencing.LEASE
+        self._store = Store(given.node, instances_dir, Path(given.state_dir))
+        facts = Facts("none", "none", "shared")  # those of the start are in each handle; nothing is started here
+        self._runtime = ProcessRuntime(given.node, instances_dir, given.platform, facts, given.uid_base)
+        self._kill_at: dict[int, float] = {}
+
+    async def run(self) -> None:
+        """Until nothing has needed it for `IDLE_S`."""
+        known: dict[int, tuple[Record, Handle]] = {}
+        needed_at = clock.monotonic()
+        while clock.monotonic() - needed_at < IDLE_S:
+            expired = clock.monotonic() >= fencing.until(self._lease)
+            if not expired:
+                self._kill_at.clear()
+            known = {pk: entry for pk, entry in known.items() if await self._runs(entry[1])}
+            if expired or not known:
+                known = await self._find()
+            if known:
+                needed_at = clock.monotonic()
+            for record, handle in known.values() if expired else ():
+                await self._end(record, handle)
+            await asyncio.sleep(LOOK_S)
+
+    async def _find(self) -> dict[int, tuple[Record, Handle]]:
+        """This node's singletons that run."""
+        found = {}
+        for record in self._store.load():
+            if record.assignment.singleton and not record.terminal:
+                handle = await self._runtime.recover(record.id)
+                if handle is not None and await self._runs(handle):
+                    found[record.id] = record, handle
+        return found
+
+    async def _runs(self, handle: Handle) -> bool:
+        return (await self._runtime.observe(handle)).state == "running"
+
+    async def _end(self, record: Record, handle: Handle) -> None:
+        now = clock.monotonic()
+        try:
+            if record.id not in self._kill_at:
+                log.warning("instance %s is a singleton and its lease has ended: SIGTERM", record.id)
+                (self._store.directory(record.id) / SWEPT).touch()  # no crash of its own
+                self._kill_at[record.id] = now + record.assignment.stop_timeout_s
+                await self._runtime.stop(handle)
+            elif now >= self._kill_at[record.id]:
+                log.warning("instance %s did not end in time: SIGKILL", record.id)
+                await self._runtime.kill(handle)
+        except (RuntimeFault, OSError) as error:
+            log.error("instance %s: %s", record.id, error)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m agent.keeper", description="Ends singletons without a lease.")
+    parser.add_argument("--config", type=Path, required=True)
+    given = config.load(parser.parse_args(argv).config)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s keeper %(levelname)s %(message)s")
+    with fencing.alone(Path(given.state_dir)) as only:
+        if only:
+            asyncio.run(Keeper(given).run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
