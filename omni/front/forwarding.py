@@ -8,20 +8,19 @@ leader that hangs is given up as soon as another one is known (`leaders`), not a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import quote
 
-import httpcore
 import orjson
 
 from omni.front.hop import HEADER, Hop
 from omni.front.leaders import Leaders, Superseded
 from omni.front.requests import Answer, BodyTooLarge, Request
+from omni.front.wire import Broken, ConnectFailed, Wire
 from omni.kernel import failpoints
 from omni.kernel.errors import NoLeader, OutcomeUnknown, TooLarge
 
@@ -30,13 +29,11 @@ _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
      "content-length", "expect", "prefer", HEADER}
 )  # fmt: skip
-_NOT_RELAYED = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"server", b"date"})
+_NOT_RELAYED = frozenset({"connection", "keep-alive", "transfer-encoding", "server", "date"})
 LOST = "omni.lost"  # in a request's extras: one try went out whole and got no answer
 _SMALL = 1 << 20
 _CONNECT_S = 1.0
 _LOSSES = 3  # how often a keyed write is lost before its outcome is called unknown after all
-_NEVER_SENT = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout)
-_BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, Superseded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +66,15 @@ class _Body:
     def can_be_sent_again(self) -> bool:
         return self.whole is not None or not self.begun
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        size = 0
-        self.begun = True
-        if self.whole is not None:
-            self.sent = True
-            yield self.whole
-            return
+    def content(self) -> AsyncIterator[bytes] | bytes:
+        """To be sent now. A body in memory counts as sent from here on: one write is all it takes."""
+        if self.whole is None:
+            return self._chunks()
+        self.sent = True
+        return self.whole
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        size, self.begun = 0, True
         async for chunk in self.request.chunks(self.idle_s):
             size += len(chunk)
             # From the last byte on the leader may have it all, whatever we hear of it.
@@ -93,9 +92,8 @@ class Forwarder:
     times: Times
     reach: Callable[[str], str]
     context: ssl.SSLContext | None = None
-    _pool: httpcore.AsyncConnectionPool | None = None
-    _pool_of: str = ""
-    _old: set[asyncio.Task[None]] = field(default_factory=set)
+    _wire: Wire | None = None
+    _wire_of: str = ""
 
     def deadline(self) -> float:
         """Until when a write that comes now waits for a leader."""
@@ -115,12 +113,12 @@ class Forwarder:
                 return None
             try:
                 answer = await self.leaders.during(leader, self._send(request, leader, body))
-            except _NEVER_SENT as error:
+            except ConnectFailed as error:
                 self.leaders.avoid(leader)
                 if not body.can_be_sent_again:
                     raise _not_sent(leader) from error
                 continue
-            except _BROKEN as error:
+            except (Broken, Superseded) as error:
                 losses += 1
                 self._after_loss(leader, body, losses, error)
                 deadline = self.deadline()  # it was somebody's turn until now: waiting for the next leader begins
@@ -153,36 +151,23 @@ class Forwarder:
             raise _unknown(f"The leader {leader} took the request and did not answer") from error
 
     async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
-        await asyncio.gather(*self._old, return_exceptions=True)
+        if self._wire is not None:
+            await self._wire.close()
 
     async def _send(self, request: Request, leader: str, body: _Body) -> Answer:
         body.sent = False
-        outgoing = httpcore.Request(
-            request.method,
-            f"{self.reach(leader)}{quote(request.path)}" + (f"?{request.query}" if request.query else ""),
-            headers=self._headers(request, body),
-            content=body.chunks(),
-            extensions={"timeout": self._timeouts()},
-        )
-        response = await self._pool_for(leader).handle_async_request(outgoing)
+        target = quote(request.path) + (f"?{request.query}" if request.query else "")
+        wire = await self._wire_to(leader)
+        response = await wire.call(request.method, target, self._headers(request, body), body.content())
         failpoints.hit("forward_sent_before_reply")
-        relayed = [
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in response.headers
-            if name.lower() not in _NOT_RELAYED
-        ]
-        answer = Answer(response.status, relayed)
+        relayed = [(name, value) for name, value in response.headers if name not in _NOT_RELAYED]
+        answer = Answer(response.status, relayed, stream=response.body)
         length = answer.header("content-length")
-        if length.isdigit() and int(length) <= _SMALL:
-            async with contextlib.aclosing(response):
-                answer.body = b"".join([chunk async for chunk in response.aiter_stream()])
-        else:
-            answer.stream = _relay(response)
+        if not length.isdigit() or int(length) <= _SMALL:
+            await _gather(answer)
         return answer
 
-    def _headers(self, request: Request, body: _Body) -> list[tuple[bytes, bytes]]:
+    def _headers(self, request: Request, body: _Body) -> list[tuple[str, str]]:
         headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}
         headers.setdefault("host", f"{request.server[0]}:{request.server[1]}")
         headers[HEADER] = self.hop.sign(request)
@@ -190,38 +175,38 @@ class Forwarder:
             headers["content-length"] = str(body.announced)
         else:
             headers["transfer-encoding"] = "chunked"
-        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        return list(headers.items())
 
-    def _timeouts(self) -> dict[str, float]:
-        silence = self.times.timeout_s
-        return {"connect": _CONNECT_S, "pool": self.times.wait_s, "read": silence, "write": silence}
-
-    def _pool_for(self, leader: str) -> httpcore.AsyncConnectionPool:
+    async def _wire_to(self, leader: str) -> Wire:
         """Connections to this leader only: what was open to a former one is not used again."""
-        if self._pool is None or self._pool_of != leader:
-            if self._pool is not None:
-                closing = asyncio.create_task(_close_later(self._pool, self.times.timeout_s))
-                self._old.add(closing)
-                closing.add_done_callback(self._old.discard)
-            self._pool = httpcore.AsyncConnectionPool(
-                ssl_context=self.context, max_connections=200, max_keepalive_connections=50, keepalive_expiry=5.0
-            )
-            self._pool_of = leader
-        return self._pool
+        if self._wire is None or self._wire_of != leader:
+            if self._wire is not None:
+                await self._wire.close()
+            self._wire = Wire(self.reach(leader), self.context, _CONNECT_S, self.times.timeout_s)
+            self._wire_of = leader
+        return self._wire
 
 
-async def _relay(response: httpcore.Response) -> AsyncIterator[bytes]:
-    async with contextlib.aclosing(response):
-        async for chunk in response.aiter_stream():
-            yield chunk
+async def _gather(answer: Answer) -> None:
+    """A small answer in one piece; what turns out to be large goes on as a stream."""
+    parts: list[bytes] = []
+    size = 0
+    stream = answer.stream
+    if stream is None:
+        return
+    async for block in stream:
+        parts.append(block)
+        size += len(block)
+        if size > _SMALL:
+            answer.stream = _after(parts, stream)
+            return
+    answer.body, answer.stream = b"".join(parts), None
 
 
-async def _close_later(pool: httpcore.AsyncConnectionPool, at_most_s: float) -> None:
-    """What is under way to the former leader may still end."""
-    deadline = time.monotonic() + at_most_s
-    while time.monotonic() < deadline and any(not connection.is_idle() for connection in pool.connections):
-        await asyncio.sleep(0.5)
-    await pool.aclose()
+async def _after(parts: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield b"".join(parts)
+    async for block in rest:
+        yield block
 
 
 def _not_sent(leader: str) -> NoLeader:
