@@ -33,7 +33,7 @@ from omni.kernel import clock, keys
 from omni.kernel.config import Config
 from omni.kernel.config_checks import WILDCARDS
 
-TICK_S = 0.015
+TICK_S = 0.02
 _HAND_OVER_S = 3.0
 _LAST_WORDS_S = 20.0  # for so long our web workers, which end after us, send writes to the successor
 _STILL_S = 0.5  # a main loop that stood still for longer is not fit to lead

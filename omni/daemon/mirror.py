@@ -16,7 +16,7 @@ from omni.api import parts
 from omni.kernel import clock
 from omni.kernel.probes import Probe, ask_all
 
-EVERY_S = 2.0
+EVERY_S = 4.0  # each look asks every part; a claim is copied at once, by the first
 _TIMEOUT_S = 2.0
 _log = logging.getLogger("omni.daemon")
 Command = dict[str, Any]
