@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import secrets
@@ -36,6 +37,7 @@ HERE = Path(__file__).resolve().parent
 _PORT = 8000
 _READY_S = 90.0
 _SMALL_DISK_MB = 192
+_labs = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,7 @@ class Lab:
     def __enter__(self) -> Lab:
         try:
             self._closing.callback(shutil.rmtree, self.folder, ignore_errors=True)
-            name = f"ol{os.getpid() % 10000:04d}"
-            self.hosts = self._closing.enter_context(Hosts(name, self.shape.members + 4))
+            self.hosts = self._closing.enter_context(_hosts(self.shape.members + 4))
             self.database = self._database(self.hosts)
             self._closing.callback(self.database.remove)
             self.database.__enter__()
@@ -273,6 +274,12 @@ class Lab:
 
             with self.clock_of(node.state).open("r+b") as file:
                 file.write(struct.pack("d", seconds))
+
+
+def _hosts(count: int) -> Hosts:
+    """Names and addresses that no other lab of this run, and hardly any other run, has."""
+    number = next(_labs)
+    return Hosts(f"ol{os.getpid() % 1000:03d}{number % 100}", count, f"10.{130 + number % 60}.{os.getpid() % 250}")
 
 
 def _words(pid: int) -> str:
