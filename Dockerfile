@@ -18,7 +18,12 @@ COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /omni
 COPY . .
-RUN python -m compileall -q . && OMNI_STATE=/tmp/collect python manage.py collectstatic --no-input && rm -rf /tmp/collect
+# Static files are collected only where the folder for them is there already (omni.settings).
+RUN python -m compileall -q . \
+ && mkdir staticfiles \
+ && OMNI_STATE=/tmp/collect python manage.py collectstatic --no-input >/dev/null \
+ && rm -rf /tmp/collect \
+ && chmod -R a+rX .
 # A node alone: no peers, listening on every address of the container, known to itself as 127.0.0.1-3000.
 ENV OMNI_PORT=3000 OMNI_ADDRESS=0.0.0.0 OMNI_INSTANCES=[] OMNI_INGRESS_ADDRESS=0.0.0.0 OMNI_STATE=/data
 USER omni
