@@ -22,7 +22,7 @@ from tests.cluster.violations import Violation
 from tests.cluster.workload import Workload
 from tests.running_platform import EXAMPLES, Api, archive, wait_for
 
-_SETTLED_S = 60.0
+_SETTLED_S = 90.0
 Say = Callable[[str], None]
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cluster import history
+from tests.cluster import checker_apps, history
 from tests.cluster.checker import RULES, Case, check, report
 from tests.cluster.evidence import AppRow, Event, InstanceRow
 from tests.cluster.good_histories import Model
@@ -262,6 +262,13 @@ def test_any_write_under_an_old_epoch_is_found(choices: list[int], which: int) -
     _replace_event(case, victim.index, epoch=case.evidence.events[0].epoch)
     rules = {violation.rule for violation in check(_again(case))}
     assert "epochs_only_rise" in rules
+
+
+@given(CHOICES, st.integers(1, 30))
+def test_a_long_history_may_be_cut_anywhere(choices: list[int], longest: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checker_apps, "_LONGEST", longest)
+        assert check(_history(choices)) == []
 
 
 def test_a_history_survives_its_file(tmp_path: Path) -> None:
