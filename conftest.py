@@ -13,7 +13,7 @@ from consensus.fake import FakeLease
 @pytest.fixture(autouse=True)
 def lease() -> FakeLease:
     """Every test runs on a member that leads under epoch 1, until it says otherwise."""
-    from accounts import authentication
+    from accounts import authentication, own_org
     from apps import configuration, lean_access
     from consensus import gate
     from instances.telemetry import figures
@@ -25,6 +25,7 @@ def lease() -> FakeLease:
     gate.configure(fake, "127.0.0.1-8000")
     index.forget()
     authentication.forget()
+    own_org.forget()
     figures.forget()
     configuration.forget()
     lean_access.forget()

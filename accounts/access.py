@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import TypeVar
 
-import orjson
-from django.db import connection
 from django.db.models import Model, QuerySet
 from django.db.models.query import RawQuerySet
 
@@ -24,12 +22,6 @@ Row = TypeVar("Row", bound=Model)
 # Asked for by every write: raw, because composing these two look-ups costs more than the database does.
 _API_TOKENS = "SELECT * FROM accounts_apitoken"
 _ORGS = "SELECT * FROM accounts_org"
-_ORG_COLUMNS = ("id", "name", "max_apps", "max_instances", "max_memory_mb", "max_builds_at_once")
-_OWN_ORG = (
-    "SELECT t.role, t.scopes, t.platform, o.id, o.name, o.max_apps, o.max_instances, o.max_memory_mb, "
-    "o.max_builds_at_once FROM accounts_apitoken t JOIN accounts_org o ON o.id = t.org_id "
-    "WHERE t.id = %s AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > %s)"
-)
 _ID = re.compile(r"[0-9]{1,18}")
 
 
@@ -80,24 +72,6 @@ def may_see(actor: Actor, org_id: int) -> bool:
 
 def _row(found: RawQuerySet[Row]) -> Row | None:
     return next(iter(found), None)
-
-
-def own_org(actor: Actor, scope: str) -> Org:
-    """`org` and `recheck` at once for a token's own org: one statement on the busiest write path. Raises Forbidden."""
-    if actor.kind != "token":
-        found = org(actor, None)
-        recheck(actor, scope, found.pk)
-        return found
-    with connection.cursor() as cursor:
-        cursor.execute(_OWN_ORG, [actor.id, clock.sql(clock.now())])
-        row = cursor.fetchone()
-    if row is None:
-        raise Forbidden("The token was revoked.", code="token_revoked")
-    role, narrowed, platform, *columns = row
-    scopes = orjson.loads(narrowed) if isinstance(narrowed, (str, bytes)) else narrowed
-    if scope not in roles.scopes_of(role, scopes, platform=bool(platform)):
-        raise Forbidden(f"The scope {scope} is missing.", code="missing_scope")
-    return Org.from_db(connection.alias, _ORG_COLUMNS, columns)
 
 
 def recheck(actor: Actor, scope: str, org_id: int | None = None) -> None:

@@ -14,6 +14,7 @@ from django.test import Client
 from accounts import roles, services, tokens
 from accounts.models import ApiToken, Membership, Org
 from omni.kernel import clock
+from omni.kernel.context import Actor
 from omni.kernel.errors import Conflict, Forbidden
 from omni.testing.factories import make_actor, make_org, make_token, make_user
 
@@ -178,24 +179,31 @@ def test_an_internal_token_opens_nothing_but_internal_calls() -> None:
 
 
 def test_the_short_way_to_ones_own_org_asks_the_same(in_gate: Any) -> None:
-    from accounts.access import own_org
+    from accounts.authentication import of_user
+    from accounts.own_org import own_org
+    from consensus import gate
+
+    def ask(actor: Actor, scope: str = "apps:write") -> Org:
+        def verb(tx: gate.Transaction) -> Org:
+            found = own_org(tx, scope)
+            tx.record("test.asked", "org", found.pk)
+            return found
+
+        return gate.run(verb, actor=actor, cause="test")[0]
 
     org = make_org("home", max_apps=3)
     actor = make_actor(org)
-    assert (own_org(actor, "apps:write").pk, own_org(actor, "apps:write").max_apps) == (org.pk, 3)
+    assert (ask(actor).pk, ask(actor).max_apps) == (org.pk, 3)
     with pytest.raises(Forbidden):
-        own_org(make_actor(org, role="viewer"), "apps:write")
+        ask(make_actor(org, role="viewer"))
     with pytest.raises(Forbidden):
-        own_org(actor, "platform:write")
-    user = make_user("ann", org=org, role="developer")
-    from accounts.authentication import of_user
-
-    assert own_org(of_user(user), "apps:write").pk == org.pk
+        ask(actor, "platform:write")
+    assert ask(of_user(make_user("ann", org=org, role="developer"))).pk == org.pk
     in_gate(services.revoke_token, token=ApiToken.objects.get(pk=actor.id))
     with pytest.raises(Forbidden):
-        own_org(actor, "apps:write")
+        ask(actor)
     expired = ApiToken.objects.get(
         digest=tokens.digest(make_token(org, expires_at=clock.now() - dt.timedelta(seconds=1)))
     )
     with pytest.raises(Forbidden):
-        own_org(dataclasses.replace(actor, id=expired.pk), "apps:write")
+        ask(dataclasses.replace(actor, id=expired.pk))

@@ -237,7 +237,7 @@ def _free_hostname(name: str, org: Org, but: App | None = None) -> str:
 def _check_quota(org: Org, app: App | None, instances: int, memory_mb: int, *, new_apps: int = 0) -> None:
     if org.max_apps is None and org.max_instances is None and org.max_memory_mb is None:
         return  # no limit, no lock: creations of one org run beside each other
-    Org.objects.select_for_update().get(pk=org.pk)
+    org = Org.objects.select_for_update().get(pk=org.pk)
     others = App.objects.filter(org=org).exclude(pk=app.pk if app else 0).exclude(desired_state=DesiredState.DELETED)
     sums = others.aggregate(
         total=Coalesce(Sum("instances"), 0), memory=Coalesce(Sum(F("instances") * F("memory_mb")), 0)

@@ -18,7 +18,7 @@ import itertools, json, statistics, time
 from types import SimpleNamespace
 from django.db.models import F
 from apps.models import App
-from consensus import event_rows, fence, gate
+from consensus import fence, gate
 from consensus.fake import FakeLease
 from omni.kernel import keys, pipeline
 from omni.kernel.context import system
@@ -29,7 +29,7 @@ claim = fence.claim(keys.cluster_id(settings.CONFIG), "bench")
 gate.configure(FakeLease(epoch=claim.epoch), "bench")
 app = make_app()
 numbers = itertools.count(1 << 40)
-real, row, at = pipeline.run, event_rows._ROW, fence.write_index
+real, index, at = pipeline.run, fence.index_sql, fence.write_index
 
 def verb(tx):
     App.objects.filter(pk=app.pk).update(revision=F("revision") + 1, description=str(time.time()))
@@ -42,11 +42,10 @@ def without(connection, statements):
 
 def once(fenced):
     if fenced:
-        gate.pipeline, event_rows._ROW, fence.write_index = SimpleNamespace(run=real), row, at
+        gate.pipeline, fence.index_sql, fence.write_index = SimpleNamespace(run=real), index, at
     else:
-        assert fence.INDEX in row
         gate.pipeline, fence.write_index = SimpleNamespace(run=without), lambda *_: 0
-        event_rows._ROW = row.replace(fence.INDEX, str(next(numbers)))
+        fence.index_sql = lambda _connection: str(next(numbers))
     begun = time.perf_counter()
     gate.run(verb, actor=system("bench"), cause="bench")
     return time.perf_counter() - begun

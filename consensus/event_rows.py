@@ -22,7 +22,6 @@ from omni.kernel.pipeline import Statement
 
 _COLUMNS = ("at", "epoch", "claim", "member", "actor", "cause", "request_id", "kind", "object_type", "object_id",
             "org_id", "app_id", "change")  # fmt: skip
-_ROW = f"({fence.INDEX} * {ORDINALS} + %s{', %s' * len(_COLUMNS)})"
 _AT_ONCE = 500  # rows of one statement: SQLite takes 32,766 values
 
 
@@ -44,6 +43,7 @@ def statements(connection: BaseDatabaseWrapper, drafts: Sequence[EventDraft], st
     quote = connection.ops.quote_name
     names = ", ".join(quote(name) for name in ("key", *_COLUMNS))
     head = f"INSERT INTO {quote(Event._meta.db_table)} ({names}) VALUES "  # noqa: S608 - names of our own
+    one = f"({fence.index_sql(connection)} * {ORDINALS} + %s{', %s' * len(_COLUMNS)})"
     shared = (clock.sql(stamp.at), stamp.epoch, stamp.claim, stamp.member, stamp.actor)
     found = []
     for start in range(0, len(drafts), _AT_ONCE):
@@ -52,7 +52,7 @@ def statements(connection: BaseDatabaseWrapper, drafts: Sequence[EventDraft], st
         for ordinal, draft in enumerate(part, start):
             params += (ordinal, *shared, draft.cause or stamp.cause, stamp.request_id, draft.kind, draft.object_type,
                        draft.object_id, draft.org_id, draft.app_id, _json(draft.change))  # fmt: skip
-        found.append(Statement(head + ", ".join([_ROW] * len(part)), params))
+        found.append(Statement(head + ", ".join([one] * len(part)), params))
     return found
 
 

@@ -25,8 +25,6 @@ from omni.kernel.pipeline import Result, Statement
 
 _LOCKED = {1205, 3572}  # the row's lock was not free (in time); MySQL's own number for NOWAIT
 CLAIM_LOCK_WAIT_S = 1
-# The number of this transaction, for the rows that carry it: behind the fence in the same packet.
-INDEX = "(SELECT write_index FROM consensus_fence WHERE id = 1)"
 FROZEN_S = 0.25  # who holds the fence's row for so long is frozen: it is the last statement before COMMIT
 _LOOK_EVERY_S = 0.02
 CLAIM_WITHIN_S = 5.0
@@ -94,6 +92,16 @@ def advancing(connection: BaseDatabaseWrapper, epoch: int, check: Callable[[Resu
         [os.getpid(), epoch],
         check,
     )
+
+
+def index_sql(connection: BaseDatabaseWrapper) -> str:
+    """The number of this transaction in SQL, for the rows that carry it: behind the fence in the same packet.
+
+    On MySQL until a row with a key of the database's own making is inserted: it goes last, and there is one at most.
+    """
+    if connection.vendor == "mysql":
+        return "LAST_INSERT_ID()"
+    return "(SELECT write_index FROM consensus_fence WHERE id = 1)"
 
 
 def numbered(connection: BaseDatabaseWrapper, result: Result) -> int | None:

@@ -28,7 +28,7 @@ from consensus import event_rows, fence, sqlite_lock
 from consensus.lease import ConsensusUnavailable, Held, Lease
 from omni.kernel import clock, failpoints, pipeline
 from omni.kernel.context import Actor, request_id
-from omni.kernel.errors import DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown
+from omni.kernel.errors import Conflict, DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown
 from omni.kernel.events import EventDraft
 from omni.kernel.models import ORDINALS
 from omni.kernel.pipeline import Statement
@@ -38,6 +38,10 @@ Result = TypeVar("Result")
 _RETRYABLE = {1205, 1213}  # lock wait time-out, deadlock (Galera's certification failure too)
 _TRIES = 4
 _log = logging.getLogger("omni.gate")
+
+
+class Outdated(Exception):
+    """A verb decided on a copy, and the proof before the fence says that it is so no more: run the verb again."""
 
 
 @dataclass(slots=True)
@@ -51,8 +55,9 @@ class Transaction:
     rehearsal: bool = False
     events: list[EventDraft] = field(default_factory=list)
     write_index: int | None = None  # known once the fence has numbered the transaction
+    proofs: list[Statement] = field(default_factory=list)  # their checks raise Outdated when a copy was not so
     before_fence: list[Statement] = field(default_factory=list)  # writes whose results the verb does not need
-    after_fence: list[Statement] = field(default_factory=list)  # kept answers, with the number (`fence.INDEX`)
+    after_fence: list[Statement] = field(default_factory=list)  # kept answers, with the number (`fence.index_sql`)
     after_commit: list[Callable[[], None]] = field(default_factory=list)  # effects that may be lost
     _wrote: bool = False
 
@@ -137,6 +142,10 @@ def run(
                 raise DatabaseUnavailable(f"the database refused the transaction: {_brief(error)}") from error
             time.sleep(random.uniform(0.005, 0.03) * attempt)  # noqa: S311
             continue
+        except Outdated:
+            if attempt == _TRIES:
+                raise Conflict("What this decides on is being changed.", next="repeat the request") from None
+            continue
         except InterfaceError as error:
             raise DatabaseUnavailable(f"the database connection was lost: {_brief(error)}") from error
         failpoints.hit("after_commit_before_reply")
@@ -154,13 +163,20 @@ def rehearse(
 ) -> Result:
     """Run `verb`, keep its result and undo everything it wrote: the truth behind `?dry_run=true`."""
     held = _held()
-    tx = Transaction(actor, cause, clock.now(), held.epoch, rehearsal=True)
     connection = connections[using]
-    with sqlite_lock.held(connection), _permit(connection, tx), transaction.atomic(using=using):
-        result = verb(tx)
-        pipeline.run(connection, tx.before_fence)
-        transaction.set_rollback(True, using=using)
-    return result
+    for _ in range(_TRIES):
+        tx = Transaction(actor, cause, clock.now(), held.epoch, rehearsal=True)
+        with (
+            contextlib.suppress(Outdated),
+            sqlite_lock.held(connection),
+            _permit(connection, tx),
+            transaction.atomic(using=using),
+        ):
+            result = verb(tx)
+            pipeline.run(connection, [*tx.proofs, *tx.before_fence])
+            transaction.set_rollback(True, using=using)
+            return result
+    raise Conflict("What this decides on is being changed.", next="repeat the request")
 
 
 @contextlib.contextmanager
@@ -221,7 +237,7 @@ def _another_try(error: OperationalError, attempt: int, connection: BaseDatabase
 
 
 def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
-    """What the verb left to write, the fence, the rows that carry its number: all in one packet where that is possible.
+    """Proofs, what the verb left to write, the fence, the rows that carry its number: in one packet where possible.
 
     The fence's result is looked at before anything behind it, and COMMIT is sent by the caller when all of it was well.
     Nothing slow may stand between here and there.
@@ -241,7 +257,7 @@ def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
         tx.at, held.epoch, held.claim_id, _settings.member, tx.actor.label, tx.cause, request_id.get()
     )
     events = event_rows.statements(connection, tx.events, stamp)
-    pipeline.run(connection, [*tx.before_fence, advance, *events, *tx.after_fence])
+    pipeline.run(connection, [*tx.proofs, *tx.before_fence, advance, *events, *tx.after_fence])
     failpoints.hit("fenced_before_commit")
 
 

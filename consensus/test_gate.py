@@ -15,8 +15,9 @@ from consensus.lease import NoLease
 from consensus.models import Fence
 from consensus.write_guard import UngatedWrite, written_table
 from omni.kernel.context import system
-from omni.kernel.errors import NoLeader, NotLeader
+from omni.kernel.errors import Conflict, NoLeader, NotLeader
 from omni.kernel.models import Event
+from omni.kernel.pipeline import Result, Statement
 from omni.testing.factories import make_org
 
 pytestmark = [pytest.mark.django_db(databases=["default", "telemetry"]), pytest.mark.usefixtures("fence")]
@@ -202,3 +203,27 @@ def test_no_event_carries_an_old_epoch_after_a_claim(lease: FakeLease) -> None:
     epochs = list(Event.objects.order_by("key").values_list("epoch", flat=True))
     assert epochs == sorted(epochs)
     assert epochs[-1] == 2
+
+
+@pytest.mark.parametrize("outdated", [1, 3, 4])
+def test_a_verb_that_decided_on_an_old_copy_runs_again_on_nothing_of_its_own(outdated: int) -> None:
+    runs: list[int] = []
+
+    def disprove(_result: Result) -> None:
+        raise gate.Outdated
+
+    def verb(tx: gate.Transaction) -> Org:
+        runs.append(Org.objects.filter(name="copied").count())
+        org = create_org(tx, name="copied")
+        if len(runs) <= outdated:
+            tx.proofs.append(Statement("SELECT 1", check=disprove))
+        return org
+
+    if outdated < 4:
+        gate.run(verb, actor=ME, cause="test")
+    else:
+        with pytest.raises(Conflict):
+            gate.run(verb, actor=ME, cause="test")
+    assert runs == [0] * min(outdated + 1, 4)
+    assert Org.objects.filter(name="copied").count() == (outdated < 4)
+    assert Event.objects.filter(kind="org.created").count() == (outdated < 4)

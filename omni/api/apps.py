@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import access as accounts_access
+from accounts.own_org import own_org
 from apps import domains, lean_access
 from apps import services as apps
 from apps.access import app as find_app
@@ -85,7 +86,7 @@ class AppViewSet(LeanViewSet):
 
         def verb(tx: Transaction) -> Reply:
             if ref is None:
-                org = accounts_access.own_org(tx.actor, "apps:write")
+                org = own_org(tx, "apps:write")
             else:
                 org = accounts_access.org(tx.actor, ref)
                 accounts_access.recheck(tx.actor, "apps:write", org.pk)

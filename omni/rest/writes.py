@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.db import Error, IntegrityError
+from django.db import Error, IntegrityError, connection
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -32,8 +32,8 @@ from omni.rest.rendering import Rendered, dumps
 _KEY_LENGTH = 200
 _FORGET = "DELETE FROM consensus_storedreply WHERE scope = %s AND created_at < %s"
 _KEEP = (
-    "INSERT INTO consensus_storedreply (scope, fingerprint, status, body, etag, location, created_at, write_index) "  # noqa: S608 - ours
-    f"VALUES (%s, %s, %s, %s, %s, %s, %s, {fence.INDEX})"
+    "INSERT INTO consensus_storedreply (scope, fingerprint, status, body, etag, location, created_at, write_index) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, "
 )
 
 
@@ -169,7 +169,10 @@ class _Key:
         oldest = tx.at - dt.timedelta(seconds=settings.CONFIG.timings.idempotency_ttl_s)
         body = seal(dumps(reply.data).decode())
         values = [self.scope, self.fingerprint, reply.status, body, reply.etag, reply.location, clock.sql(tx.at)]
-        tx.after_fence += [Statement(_FORGET, [self.scope, clock.sql(oldest)]), Statement(_KEEP, values)]
+        tx.after_fence += [
+            Statement(_FORGET, [self.scope, clock.sql(oldest)]),
+            Statement(f"{_KEEP}{fence.index_sql(connection)})", values),
+        ]
 
 
 def key_scope(request: Request) -> str:
