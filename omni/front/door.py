@@ -4,7 +4,8 @@ Owns the listener that nobody passes without a certificate of this cluster (`con
 through it on to this member's own HTTP port, byte by byte. Opened only where there are several hosts. It reads no
 request: who may do what is decided behind it, by tokens and signed hops as ever.
 
-In the web process and not a second server: a second one cost 96 MiB more for each node, this 3 MiB.
+In the web process and not a second server of the same app: that one costs 75 MiB for each node, this 2
+(docs/decisions/0006-the-members-door.md).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 from dataclasses import dataclass, field
 
@@ -57,6 +59,7 @@ class Door:
             writer.transport.abort()
             return
         self._open.add(task)
+        _keep_alive(writer)
         try:
             await self._pass_on(reader, writer)
         except (OSError, TimeoutError, asyncio.CancelledError):
@@ -81,6 +84,16 @@ class Door:
             with contextlib.suppress(OSError, ssl.SSLError, TimeoutError):
                 writer.close()
                 await asyncio.wait_for(writer.wait_closed(), _CONNECT_S)
+
+
+def _keep_alive(writer: asyncio.StreamWriter) -> None:
+    """A host that lost its power says no good-bye: the kernel asks after it."""
+    end = writer.get_extra_info("socket")
+    if end is not None:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, name):
+                end.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
