@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 STEPWISE = frozenset({"blue_green", "canary"})  # the new release runs beside the old one before it takes over
@@ -85,7 +85,9 @@ def read(stored: Mapping[str, Any], *, progress_deadline_s: float) -> Strategy:
 
 def whole(strategy: Strategy) -> dict[str, Any]:
     """Every field, as the API shows it and as a deployment freezes it."""
-    return {**asdict(strategy), "bake_s": strategy.bakes_for_s}
+    shown = {name: getattr(strategy, name) for name in _NAMES}  # plain values: dataclasses.asdict would copy each deeply
+    shown["bake_s"] = strategy.bakes_for_s
+    return shown
 
 
 _NAMES = tuple(field.name for field in fields(Strategy))
