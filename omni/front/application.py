@@ -97,9 +97,8 @@ class Front:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                if self._door is not None:
-                    await self._door.open()
-                await send({"type": "lifespan.startup.complete"})
+                if await self._open_door(send):
+                    await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 if self._door is not None:
                     await self._door.close()
@@ -110,6 +109,16 @@ class Front:
                 self._aside.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _open_door(self, send: Send) -> bool:
+        """A member that the other hosts cannot reach must not look as if it worked: its supervisor tries again."""
+        try:
+            if self._door is not None:
+                await self._door.open()
+        except OSError as error:
+            await send({"type": "lifespan.startup.failed", "message": f"the port for other hosts: {error}"})
+            return False
+        return True
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request.of(scope, receive)
