@@ -7,6 +7,7 @@ the lab; knows no client and judges nothing.
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -188,6 +189,47 @@ def hold_the_controller(lab: Lab, chance: random.Random) -> End:
     time.sleep(1.5)
     leader.thaw()
     return leader.disarm
+
+
+@fault(3.0)
+def lose_a_journal(lab: Lab, chance: random.Random) -> End:
+    """A follower comes back with nothing of Raft's on its disk."""
+    node = _follower(lab, chance)
+    node.kill()
+    shutil.rmtree(node.folder / "raft", ignore_errors=True)
+    return node.start
+
+
+@fault(3.0)
+def damage_a_journal(lab: Lab, chance: random.Random) -> End:
+    """A follower comes back with a torn tail, or with bytes that nobody wrote, in one of Raft's files."""
+    node = _follower(lab, chance)
+    node.kill()
+    files = [path for path in sorted((node.folder / "raft").glob("*")) if path.is_file() and path.stat().st_size > 16]
+    if files:
+        path = chance.choice(files)
+        data = bytearray(path.read_bytes())
+        place = chance.randrange(len(data))
+        if chance.random() < 0.5:
+            del data[place:]
+        else:
+            data[place : place + 8] = chance.randbytes(8)
+        path.write_bytes(data)
+    return node.start
+
+
+@fault(2.0)
+def lose_every_journal(lab: Lab, chance: random.Random) -> End:
+    """Nobody remembers a term: the epoch in the database is what still orders the leaders."""
+    for node in lab.nodes:
+        node.kill()
+        shutil.rmtree(node.folder / "raft", ignore_errors=True)
+
+    def end() -> None:
+        for node in lab.nodes:
+            node.start()
+
+    return end
 
 
 @fault(1.0)
