@@ -19,7 +19,7 @@ from instances.models import Deployment, Instance
 from instances.observe import Seen
 from instances.plan import actions as act
 from instances.states import DEPLOYMENT, INSTANCE, LEADER, DeploymentStatus, InstanceStatus
-from instances.telemetry import compare
+from instances.telemetry import compare, logs
 from omni.kernel.clock import rfc3339
 from omni.kernel.transitions import move
 from releases.models import Release
@@ -195,7 +195,8 @@ class _Applying:
     def _fail(self, action: act.FailDeployment) -> int | None:
         shown: dict[str, Any] = {}
         if action.instance is not None and action.instance in self.instances:
-            shown = evidence.of_instance(self.instances[action.instance])
+            row = self.instances[action.instance]
+            shown = evidence.of_instance(row, logs.last_lines(row.pk))
         self._move(
             DeploymentStatus.FAILED, "deployment.failed", error_code=action.code, error_detail=action.why[:2000],
             evidence=shown, active_key=None, comparison=self._comparison(), **self._finished(),

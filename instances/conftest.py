@@ -101,6 +101,36 @@ class Platform:
                 return
         raise AssertionError("does not settle")
 
+    def crash(self, row: Instance, code: int = 3) -> None:
+        """Its process ends by itself and is started again in place."""
+        row.refresh_from_db()
+        crashes = row.restarts + 1
+        at = f"2026-01-01T00:{crashes // 60:02}:{crashes % 60:02}Z"
+        exit_ = {"at": at, "code": code, "lines": ["the last thing it said"]}
+        self.report(row, "crashed", restarts=row.restarts, last_exit=exit_, detail=f"exited with code {code}")
+        self.report(row, "running", "healthy", restarts=crashes, last_exit=exit_,
+                    address=f"127.0.0.1:{20000 + row.pk}", started_at="2026-01-01T00:00:00Z")  # fmt: skip
+
+    def restart_leader(self) -> None:
+        """The leader dies; another one begins, with nothing but the database."""
+        self.controller = Controller(ages=lambda: self.ages)
+
+    def deploy(self, app: App, version: str, **fields: Any) -> Any:
+        """A new release, and the answer to its deployment."""
+        make_release(app, version, **fields)
+        answer = self.call("POST", f"/app/{app.pk}/release/{version}/deploy")
+        assert answer.status_code == 202, answer.content
+        return answer.json()
+
+    def route(self, app: App) -> dict[str, Any]:
+        """What the ingresses are told about the app: `{"canary_percent", "stable": [ids], "canary": [ids]}`."""
+        listed = call(node_token(self.node_names[0]), "GET", "/agent/routes").json()["hosts"]
+        (found,) = [host for host in listed if host["app_id"] == app.pk]
+        pools: dict[str, Any] = {"canary_percent": found.get("canary_percent", 0), "stable": [], "canary": []}
+        for target in found["targets"]:
+            pools[target.get("pool", "stable")].append(target["instance_id"])
+        return pools
+
     def serving(self, app: App) -> list[str]:
         rows = Instance.objects.filter(app=app, status="running", health="healthy", desired="run")
         return sorted(rows.values_list("release__version", flat=True))

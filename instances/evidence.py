@@ -21,17 +21,20 @@ def appended(
     return [*history, entry(at, status, health, detail, restarts)][-HISTORY_KEPT:]
 
 
-def of_instance(row: Any) -> dict[str, Any]:
-    """Why this instance failed its deployment: how it ended, what it wrote last, what its probe said."""
+def of_instance(row: Any, log: list[str]) -> dict[str, Any]:
+    """Why this instance failed its deployment: how it ended, what it wrote last, what its probe was told last."""
     return {
         "instance_id": row.pk,
         "slot": row.slot,
+        "node": row.node.name if row.node else None,
         "status": row.status,
         "health": row.health,
         "restarts": row.restarts,
+        "crashes": row.crashes,
         "detail": row.detail,
         "reason": row.reason,
         "last_exit": row.last_exit,
         "last_probe": row.last_probe,
+        "log": (row.last_exit or {}).get("lines") or log,
         "placement": row.placement,
     }
