@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +64,10 @@ class Peer(Node):  # type: ignore[misc]
 
     def __init__(self, id: str, address: str = "") -> None:
         super().__init__(id, address=address)
+
+    def __hash__(self) -> int:
+        """The same in every process, so that a simulated run can be repeated."""
+        return zlib.crc32(self.id.encode())
 
 
 class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]

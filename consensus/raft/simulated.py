@@ -24,6 +24,7 @@ from omni.kernel import clock
 TICK_S = 0.01
 TORN_AFTER_S = 2.5  # a silent connection is given up
 TIMINGS = Timings()
+_APPLY = entries.apply
 
 
 class Endpoint:
@@ -71,6 +72,8 @@ class World:
         self.outcomes: dict[str, str] = {}
         self.led: dict[int, str] = {}  # term -> leader
         self.compact_after = 1_000_000
+        self.detail = ""
+        self.latency = (0.0001, 0.003)
         self.settings: dict[str, Any] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
@@ -80,8 +83,7 @@ class World:
         patch.setattr(clock, "monotonic", lambda: self.now)
         patch.setattr(journal, "_RESERVE", 4096)
         patch.setattr(journal, "datasync", self._datasync)
-        apply = entries.apply
-        patch.setattr(entries, "apply", lambda state, entry, index: self._apply(apply, state, entry, index))
+        patch.setattr(entries, "apply", self._apply)
 
     def __enter__(self) -> World:
         return self
@@ -144,7 +146,7 @@ class World:
         if frozenset((one, other)) in self.cuts:
             self._held.setdefault((one, other), []).append(frame)
             return
-        arrives = max(self._arrives.get((one, other), 0.0), self.now + self.random.uniform(0.0001, 0.003))
+        arrives = max(self._arrives.get((one, other), 0.0), self.now + self.random.uniform(*self.latency))
         self._arrives[one, other] = arrives
         receiver = self.endpoints.get(other)
         self._at(arrives, lambda: self._deliver(one, other, receiver, frame))
@@ -223,7 +225,8 @@ class World:
             _must(name not in self.outcomes, f"{name} was answered twice")
             self.outcomes[name] = outcome
 
-        self.members[id].submit({"op": "service.set", "v": 1, "name": name, "state": "up", "since": ""}, told)
+        command = {"op": "service.set", "v": 1, "name": name, "state": "up", "since": "", "detail": self.detail}
+        self.members[id].submit(command, told)
 
     def leader(self) -> str | None:
         """The one with a lease."""
@@ -242,10 +245,10 @@ class World:
 
     # What must never happen.
 
-    def _apply(self, apply: Callable[..., Any], state: Any, entry: bytes, index: int) -> Any:
+    def _apply(self, state: Any, entry: bytes, index: int) -> Any:
         known = self.applied.setdefault(index, entry)
         _must(known == entry, f"two different entries were applied at {index}: {known!r} and {entry!r}")
-        return apply(state, entry, index)
+        return _APPLY(state, entry, index)
 
     def _check(self) -> None:
         leases = []

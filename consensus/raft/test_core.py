@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from consensus.raft import entries
 from consensus.raft import journal as journals
 from consensus.raft.core import Core, SyncObj
 from consensus.raft.elections import UNWILLING_S
-from consensus.raft.entries import make_command
 from consensus.raft.replication import Diverged
 from consensus.raft.simulated import TIMINGS, World
 
@@ -180,6 +180,7 @@ def test_a_restart_keeps_term_and_vote(make: Make) -> None:
 def _stray_then_snapshot(world: World) -> list[str]:
     """An old leader with entries that never reached anybody meets a snapshot; how its proposers were answered."""
     leader = led(world)
+    world.detail = "x" * 1000
     for number in range(40):
         write(world, f"before-{number}")
     world.isolate(leader)
@@ -192,6 +193,7 @@ def _stray_then_snapshot(world: World) -> list[str]:
         if id != leader:
             member.forceLogCompaction()
     world.run(3.0)
+    world.latency = (0.001, 0.02)
     world.heal()
     assert world.run(10.0, world.settled)
     world.run(1.0)
@@ -218,16 +220,22 @@ class Uncured(Core):
 
 
 def test_without_the_cure_stray_entries_are_called_a_success(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = make(core=Uncured)
-    monkeypatch.setattr(world, "_apply", lambda apply, *arguments: apply(*arguments))
-    assert _stray_then_snapshot(world)
+    apply, called = entries.apply, []
+    for seed in range(40):  # it takes a tick between two chunks
+        world = make(core=Uncured, seed=seed)
+        monkeypatch.setattr(entries, "apply", apply)  # what it applies is not watched
+        called += _stray_then_snapshot(world)
+        if called:
+            break
+    assert called
 
 
 def test_a_snapshot_never_makes_stray_entries_a_success(make: Make) -> None:
-    world = make()
-    assert _stray_then_snapshot(world) == []
-    assert not any(name.startswith("stray") for name in world.members[THREE[0]].state["services"])
-    world.verdict()
+    for seed in range(5):
+        world = make(seed=seed)
+        assert _stray_then_snapshot(world) == []
+        assert not any(name.startswith("stray") for name in world.members[THREE[0]].state["services"])
+        world.verdict()
 
 
 def test_entries_that_a_follower_has_are_not_deleted_and_added_again(
@@ -245,8 +253,8 @@ def test_entries_that_a_follower_has_are_not_deleted_and_added_again(
     node = next(peer for peer in follower.otherNodes if peer.id == leader)
     before = list(log.entries)
     for count in (0, 1, 2):  # late copies of what it was told long ago
-        entries = tuple(log[1 : 1 + count])
-        message = {**old, "prevLogIdx": log[0][1], "prevLogTerm": log[0][2], "entries": entries}
+        late = tuple(log[1 : 1 + count])
+        message = {**old, "prevLogIdx": log[0][1], "prevLogTerm": log[0][2], "entries": late}
         follower._SyncObj__onMessageReceived(node, message)
     assert (deleted, list(log.entries)) == ([], before)
     assert follower.commit_index > 1
@@ -313,8 +321,7 @@ def test_a_command_through_a_follower_is_applied_once(make: Make) -> None:
     for number in range(20):
         write(world, f"c{number}", through=follower)
     assert set(world.outcomes.values()) == {"applied"}
-    entry = make_command({"op": "service.set", "v": 1, "name": "c7", "state": "up", "since": ""})
-    assert list(world.applied.values()).count(entry) == 1
+    assert sum(b'"c7"' in entry for entry in world.applied.values()) == 1
 
 
 def test_without_a_leader_a_command_is_refused_at_once(make: Make) -> None:
