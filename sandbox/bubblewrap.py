@@ -8,6 +8,7 @@ together: pass both to Popen. The traps that shaped it:
 * bubblewrap dies of SIGTERM without passing it on: signal `payload_pid(child-pid from info_fd)` instead, and kill
   the whole sandbox by killing child-pid (the namespace's init), never by process group alone.
 * `die_with_parent` follows the *thread* that started it: start from a thread that lives as long as the sandbox.
+* The filter of system calls (`seccomp`) is there from before setpriv on: nothing inside makes a user namespace.
 * bubblewrap and setpriv run with privileges, so the program's environment (LD_PRELOAD!) must not reach them: it
   travels as inert text in one variable and is unfolded by a shell after the privileges are gone. It is in no argv.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ENV_CARRIER = "OMNI_SANDBOX_ENV_"
+_FILTER_FD = 9
 _CARRIER_BYTES = 100_000  # the kernel takes at most 128 KiB in one variable
 _SHELL_READONLY = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_ENV", "ENV"})
 
@@ -184,6 +186,9 @@ def _enclose(spec: Spec, facts: Facts, info_fd: int | None) -> list[str]:
         argv += ["--die-with-parent"]
     if info_fd is not None:
         argv += ["--info-fd", str(info_fd)]
+    if facts.filter is not None:
+        # bubblewrap reads the filter from a descriptor: a shell opens it, and is gone.
+        argv = ["/bin/sh", "-c", f'exec "$@" {_FILTER_FD}<"$0"', facts.filter, *argv, "--seccomp", str(_FILTER_FD)]
     argv += ["--proc", "/proc", "--dev", "/dev"]
     argv += _tmpfs("/dev/shm", spec.tmp_mb) + _tmpfs("/tmp", spec.tmp_mb)  # noqa: S108 (inside the sandbox)
     for parent in _parents(spec.binds):

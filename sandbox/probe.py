@@ -7,20 +7,24 @@ tenths of a second, the caller keeps the answer.
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from sandbox import bubblewrap, cgroups, identity, network
+from sandbox import bubblewrap, cgroups, identity, network, seccomp
 
 _TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`notes` say in plain sentences why something cannot be had. `user_switch`: programs get a uid of their own."""
+    """`notes` say in plain sentences why something cannot be had. `user_switch`: programs get a uid of their own.
+
+    `filter` is the file with the filter of system calls.
+    """
 
     isolation: Literal["bubblewrap", "none"]
     limits: Literal["cgroup-v1", "cgroup-v2", "none"]
@@ -28,6 +32,7 @@ class Facts:
     notes: list[str] = field(default_factory=list)
     bwrap: str | None = None
     user_switch: bool = False
+    filter: str | None = None
 
 
 def probe(
@@ -46,7 +51,7 @@ def probe(
     switch = identity.may_change_user()
     if not switch:
         notes.append("not root: programs run under the platform's own user")
-    bwrap = _working_bwrap(bwrap_path, switch, user, notes)
+    bwrap, calls = _working_bwrap(bwrap_path, switch, user, notes)
     if bwrap is None and switch and not _python_is_open():
         notes.append(f"programs cannot run Python: {sys.base_prefix} is closed to users other than root")
     return Facts(
@@ -56,23 +61,30 @@ def probe(
         notes=notes,
         bwrap=bwrap,
         user_switch=switch,
+        filter=calls,
     )
 
 
-def _working_bwrap(given: str | None, switch: bool, user: int, notes: list[str]) -> str | None:
+def _working_bwrap(given: str | None, switch: bool, user: int, notes: list[str]) -> tuple[str | None, str | None]:
+    """bubblewrap, and the filter of system calls that it takes here."""
     if not sys.platform.startswith("linux"):
         notes.append(f"no sandbox on {sys.platform}")
-        return None
+        return None, None
     found = bubblewrap.find_bwrap(given)
     if found is None:
         notes.append(f"no isolation: bubblewrap not found{f' at {given}' if given else ''}")
-        return None
-    facts = Facts("bubblewrap", "none", "shared", [], found, switch)
-    reason = _trial(facts, user)
+        return None, None
+    calls = seccomp.filter_file()
+    reason = _trial(Facts("bubblewrap", "none", "shared", [], found, switch, calls), user)
     if reason is None:
-        return found
+        if calls is None:
+            notes.append(f"system calls are not filtered: no filter for {platform.machine()}")
+        return found, calls
+    if calls is not None and _trial(Facts("bubblewrap", "none", "shared", [], found, switch), user) is None:
+        notes.append(f"system calls are not filtered: {reason}")
+        return found, None
     notes.append(f"no isolation: {reason}")
-    return None
+    return None, None
 
 
 def _trial(facts: Facts, user: int) -> str | None:

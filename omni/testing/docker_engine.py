@@ -4,7 +4,7 @@ Owns one dockerd with its own directories, socket and pid file below one folder,
 `stop`. Needs root and Debian's packages docker.io (the daemon and the command), busybox-static and, for the Python
 image, debootstrap. Never touches another engine on the host.
 
-    python -m omni.testing.docker_engine FOLDER start|stop|busybox|python|mysql|redis     by hand; the socket is FOLDER/s
+    python -m omni.testing.docker_engine FOLDER start|stop|busybox|python|mysql|redis    (the socket is FOLDER/s)
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class DockerEngine:
     def import_debian(
         self, tag: str, packages: str, commands: str = "", changes: tuple[str, ...] = (), timeout_s: float = 900
     ) -> None:
-        """Debian 12 with `packages`, as debootstrap and apt lay it; `commands` run in it, `changes` in Dockerfile's words."""
+        """Debian 12 with `packages`, as debootstrap and apt lay it; then `commands`; `changes` are a Dockerfile's."""
         base, tree = self.folder / "base", self.folder / "tree"
         if not base.exists():
             _run(["debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", f"{base}.new", _MIRROR])
@@ -195,9 +195,11 @@ class DockerEngine:
 
     def import_mysql(self, tag: str = "mysql:8.4") -> None:
         """A stand-in for the official image: Debian's MariaDB, with the same environment and `mysqladmin`."""
-        entry = f"cat >/usr/local/bin/entry <<'EOF'\n{_MYSQL_ENTRY}EOF\nchmod 755 /usr/local/bin/entry; mkdir -p /run/mysqld"
+        entry = f"cat >/usr/local/bin/entry <<'EOF'\n{_MYSQL_ENTRY}EOF\nchmod 755 /usr/local/bin/entry"
         changes = ('ENTRYPOINT ["entry"]', 'CMD ["mariadbd"]', "VOLUME /var/lib/mysql")
-        self.import_debian(tag, "mariadb-server mariadb-client", f"{entry}; rm -rf /var/lib/mysql/*", changes)
+        self.import_debian(
+            tag, "mariadb-server mariadb-client", f"{entry}; mkdir -p /run/mysqld; rm -rf /var/lib/mysql/*", changes
+        )
 
     def import_redis(self, tag: str = "redis:7") -> None:
         """A stand-in for the official image: Debian's Redis 7."""
