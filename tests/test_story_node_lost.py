@@ -80,7 +80,7 @@ def alive(platform: Platform, instance: int) -> bool:
     """Whether its process is there, whatever anybody says."""
     try:
         handle = json.loads((platform.state / "instances" / str(instance) / "process.json").read_text())
-        return bool(psutil.Process(int(handle["pid"])).is_running())
+        return bool(psutil.Process(int(handle["pid"])).status() != psutil.STATUS_ZOMBIE)
     except (OSError, ValueError, psutil.NoSuchProcess):
         return False
 
@@ -220,3 +220,36 @@ def test_most_nodes_silent_at_once_is_not_believed(platform: Platform) -> None:
     held = next(e for e in events(platform, since) if e["kind"] == "nodes.loss_held")
     assert sorted(held["change"]["nodes"]) == sorted(node(platform, m) for m in silent)
     delete(platform, "held")
+
+
+def test_a_singleton_never_runs_twice(platform: Platform) -> None:
+    """Its node is frozen, agent and all: a keeper of its own ends it, and only then is it started elsewhere."""
+    api = platform.api(platform.leader())
+    app = api.create("only", singleton=True, stop_timeout_s=2.0)
+    assert api.built("only", "1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
+    api.healthy("only", 1, "1")
+    wait_for(lambda: platform.open(app).status_code == 200, "the first answer", 20)
+    (victim,) = api.ok("GET", "/app/only/instances?status=running")["items"]
+    lost = next(member for member in range(4) if node(platform, member) == victim["node"])
+    group = platform.supervisor(lost)
+    frozen_at = time.monotonic()
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        wait_for(lambda: not alive(platform, victim["id"]), "its end", 30, 0.05)
+        ended_after = time.monotonic() - frozen_at
+
+        def successor() -> dict[str, Any] | None:
+            items = platform.api(platform.leader()).ok("GET", "/app/only/instances?limit=10")["items"]
+            return next((item for item in items if item["id"] != victim["id"]), None)
+
+        found = wait_for(successor, "its successor", 60, 0.1)
+        placed_after = time.monotonic() - frozen_at
+        assert found["node"] != victim["node"]
+        wait_for(lambda: platform.open(app).status_code == 200, "an answer of the successor", 30)
+    finally:
+        os.killpg(group, signal.SIGCONT)
+    print(f"singleton: ended after {ended_after:.1f} s, placed anew after {placed_after:.1f} s")
+    assert LEASE_S - 1.5 < ended_after < placed_after
+    platform.api(platform.leader()).healthy("only", 1)
+    assert not alive(platform, victim["id"])
+    delete(platform, "only")
