@@ -85,7 +85,7 @@ def read(stored: Mapping[str, Any], *, progress_deadline_s: float) -> Strategy:
 
 def whole(strategy: Strategy) -> dict[str, Any]:
     """Every field, as the API shows it and as a deployment freezes it."""
-    shown = {name: getattr(strategy, name) for name in _NAMES}  # plain values: dataclasses.asdict would copy each deeply
+    shown = {name: getattr(strategy, name) for name in _NAMES}  # asdict would copy each deeply
     shown["bake_s"] = strategy.bakes_for_s
     return shown
 

@@ -56,6 +56,7 @@ def _in_one_packet(connection: BaseDatabaseWrapper, statements: Sequence[Stateme
                 if position:
                     ours.nextset()
                 results.append(_seen(statement, Result(*ours.outcome())))
+            ours.all_read()
     return results
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import MySQLdb
 from django.db.backends.mysql import base
 from django.db.utils import DatabaseError, IntegrityError
 from MySQLdb import OperationalError
@@ -20,6 +21,17 @@ from omni.kernel import clock
 from omni.mysql import servers
 from omni.mysql.servers import Server, Servers
 
+
+def _cursor_class() -> Any:
+    """Ours; the driver's own where PyMySQL stands in under the other's name."""
+    if MySQLdb.__name__ != "MySQLdb":
+        return None
+    from omni.mysql.cursors import KnowingCursor
+
+    return KnowingCursor
+
+
+_CURSOR = _cursor_class()
 _BEGIN = "START TRANSACTION;\n"
 
 
@@ -36,6 +48,8 @@ class CursorWrapper(base.CursorWrapper):
             self.cursor.execute(_BEGIN + query if begins else query, args)
             if begins:
                 self.cursor.nextset()
+                if ";" not in query:
+                    self.all_read()
         except OperationalError as error:
             raise self._failed(error) from error
         return self.cursor.rowcount
@@ -59,6 +73,11 @@ class CursorWrapper(base.CursorWrapper):
         """Rows, count of rows, key: of the statement whose result this is."""
         raw = self.cursor
         return raw.fetchall() if raw.description is not None else (), raw.rowcount, raw.lastrowid
+
+    def all_read(self) -> None:
+        """The result seen last is the packet's last."""
+        if _CURSOR is not None:
+            self.cursor.all_read()
 
     def _failed(self, error: Exception) -> Exception:
         """What Django shows of it.
@@ -121,7 +140,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return self.choice.is_lost(self.server, self.server_since)
 
     def create_cursor(self, name: str | None = None) -> CursorWrapper:
-        return CursorWrapper(self.connection.cursor(), self)
+        return CursorWrapper(self.connection.cursor(_CURSOR), self)
 
     def _set_autocommit(self, autocommit: bool) -> None:
         self.begin_pending = not autocommit

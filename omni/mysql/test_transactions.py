@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from django.db import Error, IntegrityError, OperationalError, connection, transaction
+from django.db import DatabaseError, Error, IntegrityError, OperationalError, connection, transaction
 
 from accounts.models import Org
 from consensus import gate
@@ -116,3 +116,26 @@ def describe_carelessly(org: int, outcome: list[str]) -> None:
     except OperationalError as error:
         outcome.append("deadlock" if error.args[0] == 1213 else str(error))
         describe(org, "late")
+
+
+def test_a_cursor_leaves_nothing_on_the_connection_whatever_was_read() -> None:
+    for taken in range(4):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1; SELECT 'a;b'; DO 0; SELECT 3")
+            for _ in range(taken):
+                cursor.nextset()
+        assert ask("SELECT 4") == 4
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1; SELECT 2")
+        assert [cursor.fetchone(), cursor.nextset(), cursor.fetchone(), cursor.nextset()] == [(1,), 1, (2,), None]
+        cursor.execute("SELECT 5")
+        assert cursor.fetchone() == (5,)
+        with pytest.raises(DatabaseError):
+            cursor.execute("SELECT nothing")
+        cursor.execute("SELECT 6")
+        assert cursor.fetchall() == ((6,),)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 7; SELECT 8")  # together with the transaction's beginning
+        assert (cursor.fetchone(), cursor.nextset(), cursor.fetchone()) == ((7,), 1, (8,))
+        cursor.execute("SELECT 9")
+        assert cursor.fetchone() == (9,)
