@@ -10,6 +10,7 @@ image, debootstrap. Never touches another engine on the host.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import shutil
@@ -20,6 +21,8 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from omni.launch import proc
 
 PACKAGES = "docker.io busybox-static debootstrap"
 _START_S, _STOP_S = 40.0, 30.0
@@ -41,6 +44,10 @@ SQL
   set -- "$@" --init-file=/tmp/first.sql
 fi
 exec "$@" --user=root --bind-address=0.0.0.0
+"""
+_REDIS_ENTRY = """#!/bin/sh
+[ "$1" != redis-server ] || set -- "$@" --protected-mode no
+exec "$@"
 """
 _MIRROR = "http://deb.debian.org/debian"
 
@@ -65,6 +72,10 @@ class DockerEngine:
         return f"unix://{self.socket}"
 
     @property
+    def _cgroup(self) -> str:
+        return f"omni-engine-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]}"
+
+    @property
     def environment(self) -> dict[str, str]:
         """For programs that speak to it, docker-compose too. The classic builder needs no further image."""
         return {**os.environ, "DOCKER_HOST": self.url, "DOCKER_BUILDKIT": "0", "COMPOSE_DOCKER_CLI_BUILD": "0",
@@ -75,7 +86,8 @@ class DockerEngine:
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = ["dockerd", "--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec"),
                 "--pidfile", str(self.folder / "pid"), "--host", self.url, "--group", "root", "--bridge", "none",
-                "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--log-level", "warn"]  # fmt: skip
+                "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--cgroup-parent", f"/{self._cgroup}",
+                "--log-level", "warn"]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + _START_S
@@ -96,6 +108,9 @@ class DockerEngine:
             target = line.split()[1]
             if target.startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "--lazy", target], timeout=20, check=False)
+        for path in Path("/sys/fs/cgroup").glob(f"**/{self._cgroup}"):
+            with contextlib.suppress(OSError):
+                path.rmdir()
         if not keep_images:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -108,12 +123,12 @@ class DockerEngine:
             deadline = time.monotonic() + _STOP_S
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, number)
-                while time.monotonic() < deadline:
-                    with contextlib.suppress(ChildProcessError):
-                        os.waitpid(pid, os.WNOHANG)
+                while time.monotonic() < deadline and not proc.is_zombie(pid):
                     os.kill(pid, 0)
                     time.sleep(0.05)
-            if not Path(f"/proc/{pid}").exists():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+            if not Path(f"/proc/{pid}").exists() or proc.is_zombie(pid):
                 return
 
     def docker(self, *arguments: str, timeout_s: float = 120, stdin: bytes | None = None) -> str:
@@ -202,8 +217,10 @@ class DockerEngine:
         )
 
     def import_redis(self, tag: str = "redis:7") -> None:
-        """A stand-in for the official image: Debian's Redis 7."""
-        self.import_debian(tag, "redis-server redis-tools", "mkdir -p /data", ("WORKDIR /data", "VOLUME /data"))
+        """A stand-in for the official image: Debian's Redis 7, which like it answers other hosts without a password."""
+        entry = f"cat >/usr/local/bin/entry <<'EOF'\n{_REDIS_ENTRY}EOF\nchmod 755 /usr/local/bin/entry"
+        changes = ('ENTRYPOINT ["entry"]', 'CMD ["redis-server"]', "WORKDIR /data", "VOLUME /data")
+        self.import_debian(tag, "redis-server redis-tools", f"{entry}; mkdir -p /data", changes)
 
 
 def _run(argv: list[str], timeout_s: float = 900) -> None:
