@@ -13,10 +13,10 @@ from tests.running_platform import Platform
 class RequestLoop:
     """Keeps asking an app through the ingress; counts what came back."""
 
-    def __init__(self, platform: Platform, app: dict[str, Any]) -> None:
+    def __init__(self, platform: Platform, app: dict[str, Any], pause_s: float = 0.01) -> None:
         self.answers: list[int] = []
         self.failures: list[str] = []
-        self._platform, self._app = platform, app
+        self._platform, self._app, self._pause_s = platform, app, pause_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -32,7 +32,7 @@ class RequestLoop:
                         self.failures.append(str(status))
                 except httpx.HTTPError as error:
                     self.failures.append(repr(error))
-                self._stop.wait(0.01)
+                self._stop.wait(self._pause_s)
 
     def __enter__(self) -> RequestLoop:
         self._thread.start()

@@ -40,10 +40,13 @@ def wait_for(look: Callable[[], Result], what: str, timeout_s: float = 60.0, eve
 
 
 def archive(folder: Path, **extra: str) -> bytes:
-    """A tar.gz of `folder`; `extra` files (name with __ for a dot) are put on top."""
+    """A tar.gz of `folder`; `extra` files (name with __ for a dot) are put on top, or in the place of what is there."""
     out = io.BytesIO()
+    replaced = {name.replace("__", ".") for name in extra}
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+            if path.relative_to(folder).as_posix() in replaced:
+                continue
             if "node_modules" not in path.parts and "__pycache__" not in path.parts:
                 tar.add(path, path.relative_to(folder).as_posix(), recursive=False)
         for name, text in extra.items():
