@@ -175,6 +175,9 @@ def test_it_reaches_the_broker_and_what_else_it_needs_and_builds_keep_their_sand
     os.chown(folder, 0, WORKER)
     folder.chmod(0o2710)
     (state / "run" / "plan.json").write_text("tokens")
+    (state / "worker" / "tls").mkdir(mode=0o700)
+    (state / "worker" / "tls" / "key.pem").write_text("proves the worker")
+    (state / "worker" / "tls" / "key.pem").chmod(0o600)
     with socket.socket(socket.AF_UNIX) as server:
         old = Path.cwd()
         os.chdir(folder)
@@ -187,14 +190,15 @@ def test_it_reaches_the_broker_and_what_else_it_needs_and_builds_keep_their_sand
         code = (
             "import os, socket, sys; os.chdir(sys.argv[1])\n"
             "s = socket.socket(socket.AF_UNIX); s.connect('broker.sock')\n"
-            "print(os.listdir('..')); import celery, releases.tasks; print('imported')"
+            "print(os.listdir('..')); import celery, releases.tasks; print('imported')\n"
+            "print(open(os.environ['OMNI_WORKER_DIR'] + '/tls/key.pem').read())"
         )
         url = f"redis+socket://{folder}/broker.sock"
         done = start(state, sys.executable, "-c", f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n{code}",
                      str(folder), OMNI_BROKER_URL=url)  # fmt: skip
     if "runs as root" in done.stderr:
         pytest.skip(done.stderr)
-    assert done.stdout.splitlines() == ["['broker']", "imported"], done.stderr
+    assert done.stdout.splitlines() == ["['broker']", "imported", "proves the worker"], done.stderr
     given = from_json((state / "worker" / "given" / "given.json").read_text())
     here = probe()
     assert (given.facts.isolation, given.facts.limits, given.facts.network) == (
