@@ -16,9 +16,12 @@ class Page(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        bad = self.path == "/healthz" and MODE in UNHEALTHY
-        body = b'{"error": "the database is missing"}' if bad else os.environ.get("OMNI_RELEASE", "?").encode()
-        self.send_response(503 if bad else 200)
+        status, body = 200, os.environ.get("OMNI_RELEASE", "?").encode()
+        if self.path == "/healthz" and MODE in UNHEALTHY:
+            status, body = 503, b'{"error": "the database is missing"}'
+        elif self.path != "/healthz" and MODE == "fails-requests":
+            status, body = 500, b"a bug"
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
