@@ -52,6 +52,9 @@ _NEVER_APPLIED = {
     FAIL_REASON.REQUEST_DENIED,
 }
 _RAFTS_OWN = {"request_vote", "response_vote", "timeout_now", "apply_command", "apply_command_response"}
+# A leader that our log does not know yet is followed all the same; nobody unknown gets a vote or counts for anything.
+_FROM_VISITORS = {"append_entries", "higher_term", "timeout_now", "apply_command_response"}
+_FROM_VISITORS |= {"ping", "transfer_answer", "bye"}
 _LATE_S = 0.03
 _COMPACT_AGAIN_S = 10.0
 
@@ -106,7 +109,7 @@ class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]
         self._compact_at = 0.0
         self.is_voter = True
         self._peer = Peer
-        wire = Wire(network, self._outgoing)
+        wire = Wire(network, self._outgoing, Peer)
         SyncObj.__init__(self, Peer(me), [], self._conf(compact_after), nodeClass=Peer, transport=wire)
         self._restore(files.snapshot)
         self._follow_membership()
@@ -309,9 +312,11 @@ class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]
     # Messages.
 
     def _SyncObj__onMessageReceived(self, node: Peer, message: Message) -> None:  # noqa: N802
-        if node not in self.otherNodes:
-            return
         kind = message["type"]
+        if node not in self.otherNodes and kind not in _FROM_VISITORS:
+            if kind == "pre_vote":
+                self._SyncObj__transport.send(node, {"type": "bye", "reason": f"{node.id} is no member any more"})
+            return
         if kind == "append_entries":
             self._on_append(node, message)
         elif kind == "next_node_idx":

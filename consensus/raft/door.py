@@ -22,6 +22,7 @@ from consensus.tls import member_of
 
 HANDSHAKE_S = 2.0
 UNPROVEN_MAX = 32
+PATIENCE_S = 1.5
 RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.5)
 _CONNECT_S = 1.0
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -162,10 +163,22 @@ class Door:
 
 
 class Dialler:
-    """Dials one peer whenever it is asked to, again and again until somebody answers who proves to be that peer."""
+    """Dials one peer whenever it is asked to, again and again until somebody answers who proves to be that peer.
 
-    def __init__(self, peer: str, address: str, context: ssl.SSLContext, proven: Proven) -> None:
-        self._peer, self._context, self._proven = peer, context, proven
+    A `patient` one first gives the peer, which is to dial us, the time to do so; `needed` tells whether it has.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        address: str,
+        context: ssl.SSLContext,
+        proven: Proven,
+        needed: Callable[[], bool],
+        *,
+        patient: bool,
+    ) -> None:
+        self._peer, self._context, self._proven, self._needed, self._patient = peer, context, proven, needed, patient
         host, _, port = address.rpartition(":")
         self._address = (host.strip("[]"), int(port))
         self._wanted = threading.Event()
@@ -191,8 +204,10 @@ class Dialler:
             self._wanted.clear()
             if time.monotonic() - reached < 1.0:
                 self._closing.wait(RETRY_S[-1])  # they let us in and closed: no member to them, perhaps
+            if self._patient:
+                self._closing.wait(PATIENCE_S)
             failures = 0
-            while not self._closing.is_set() and not self._once():
+            while not self._closing.is_set() and self._needed() and not self._once():
                 self._closing.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
             if self._closing.is_set():

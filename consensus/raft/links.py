@@ -1,7 +1,8 @@
 """The proven connections to the other members: frames of messages, in both directions, inside core's poll.
 
-Owns one connection to each other member (the one with the greater id dials), the cap on what a frame may hold, the
-pings that keep idle connections alive and carry what members tell each other, and the end of silent ones. Runs on the
+Owns one connection to each other member (the one with the greater id dials, the other one when that does not happen:
+a member may not know us yet), the cap on what a frame may hold, the pings that keep idle connections alive and carry
+what members tell each other, and the end of silent ones. Runs on the
 Raft thread, except for what `door` hands over. Must not know what a message means.
 """
 
@@ -24,6 +25,7 @@ from omni.kernel import clock
 
 PING_S = 1.0
 SILENCE_S = 2.5
+VISITORS_MAX = 16  # members that our log does not know, or not any more
 _READ, _WRITE, _ERROR = 1, 2, 4
 _LENGTH = struct.Struct(">I")
 _UNSENT_MAX = 16 << 20
@@ -224,8 +226,15 @@ class Links:
         self._links, self._diallers = {}, {}
 
     def _dial(self, peer: str) -> None:
-        if self._me > peer and peer not in self._diallers:
-            self._diallers[peer] = Dialler(peer, self._addresses[peer], self._client, self._hand_over)
+        if peer not in self._diallers:
+            self._diallers[peer] = Dialler(
+                peer,
+                self._addresses[peer],
+                self._client,
+                self._hand_over,
+                lambda: peer not in self._links,
+                patient=self._me < peer,
+            )
 
     def _hand_over(self, peer: str, connection: ssl.SSLSocket) -> None:
         """From the threads of `door` to this one."""
@@ -242,16 +251,13 @@ class Links:
             os.read(self._wake_read, 4096)
         while self._proven:
             peer, connection = self._proven.popleft()
-            if peer in self._addresses and peer not in self._cut:
+            visitors = self._links.keys() - self._addresses.keys()
+            if peer in self._cut or (peer not in self._addresses and len(visitors) >= VISITORS_MAX):
+                connection.close()
+                if peer in self._diallers:
+                    self._diallers[peer].dial()
+            else:
                 self._welcome(peer, connection)
-                continue
-            if peer not in self._addresses:
-                with contextlib.suppress(OSError):
-                    frame = encode({"type": "bye", "reason": f"{self._me} knows no member {peer}"})
-                    connection.send(_LENGTH.pack(len(frame)) + frame)
-            connection.close()
-            if peer in self._diallers:
-                self._diallers[peer].dial()
 
     def _welcome(self, peer: str, connection: ssl.SSLSocket) -> None:
         """A new connection takes the place of an older one: the other side has given that one up."""

@@ -202,7 +202,7 @@ class RaftMember:
                 told(None, "the leader did not answer")
 
     def _weigh(self) -> None:
-        connected = self.links.connected()
+        connected = self.links.connected() & set(self.core.voters)
         self.core.willing = self.roster.willing(connected)
         self.core.able_peers = set(self.roster.able_among(connected))
         self.core.fresh_peers = self.roster.fresh_among(connected)

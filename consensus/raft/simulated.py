@@ -178,7 +178,7 @@ class World:
             for other in self.endpoints:
                 mine, theirs = self.endpoints[one], self.endpoints[other]
                 if one < other and other not in mine.up_with and not ({one, other} & self.frozen):
-                    if frozenset((one, other)) in self.cuts or other not in mine.peers or one not in theirs.peers:
+                    if frozenset((one, other)) in self.cuts or not (other in mine.peers or one in theirs.peers):
                         continue
                     mine.up_with.add(other)
                     theirs.up_with.add(one)
@@ -227,6 +227,36 @@ class World:
 
         command = {"op": "service.set", "v": 1, "name": name, "state": "up", "since": "", "detail": self.detail}
         self.members[id].submit(command, told)
+
+    def hand_over(self) -> None:
+        """As the process does it: the lease ends, then somebody is told to take over, and it may come to nothing."""
+        member = self.members.get(self.leader() or "")
+        if member is not None and len(self.members) > 1:
+            member.prepare_transfer()
+            member.hand_over(self.random.choice([id for id in sorted(self.members) if id != member.me]))
+            self._at(self.now + 0.5, member.abandon_transfer)
+
+    def change_members(self, *, only_add: bool = False) -> bool:
+        """Add who is missing, else take somebody out; False: there was nothing to do, or nobody to do it."""
+        member = self.members.get(self.leader() or "")
+        if member is None or not member.state["cluster"]:
+            return False
+        missing = sorted(set(self.ids) - set(member.voters))
+        others = sorted(set(member.voters) - {member.me})
+        if missing:
+            member.add_voter(missing[0], f"{missing[0]}:1", lambda _reply, _outcome: None)
+        elif others and not only_add:
+            member.remove_voter(self.random.choice(others), lambda _reply, _outcome: None)
+        return bool(missing)
+
+    def found(self) -> bool:
+        """Ask the leader to found the cluster, as its duties do; True once that is done."""
+        member = self.members.get(self.leader() or "")
+        if member is None:
+            return False
+        command = {"op": "cluster.init", "v": 1, "id": "c", "created_at": "t", "members": member.voters}
+        member.submit(command, lambda _reply, _outcome: None)
+        return bool(member.state["cluster"])
 
     def leader(self) -> str | None:
         """The one with a lease."""

@@ -201,9 +201,22 @@ def test_strangers_and_other_clusters_get_nowhere(member: Member, port: int) -> 
     for stranger in (make("t" * 40, "b-1"), make("t" * 40, "a-1")):
         with pytest.raises((ssl.SSLError, ConnectionError)):
             dial(port, stranger).sendall(framed(encode(PING)))
-    not_listed = dial(port, make(SECRET, "c-1"))
-    assert closed_by_the_other_side(not_listed)
     assert (member.heard, member.up) == ([], [])
+
+
+def test_members_that_are_not_known_are_let_in_and_bounded(member: Member, port: int) -> None:
+    visitors = [dial(port, make(SECRET, f"v-{number}")) for number in range(links.VISITORS_MAX + 4)]
+    wait_for(lambda: len(member.up) == links.VISITORS_MAX, 5)
+    assert closed_by_the_other_side(visitors[-1])
+    assert len(member.up) == links.VISITORS_MAX
+
+
+def test_the_lesser_one_dials_where_the_greater_one_does_not_know_it(port: int) -> None:
+    unknowing = Member("b-1", port, {})
+    leader = Member("a-1", free_ports(3)[2], {"b-1": f"127.0.0.1:{port}"})
+    wait_for(lambda: unknowing.up == ["a-1"] and leader.up == ["b-1"], 10)
+    unknowing.close()
+    leader.close()
 
 
 def test_bytes_that_were_recorded_say_nothing_when_replayed(member: Member, port: int) -> None:

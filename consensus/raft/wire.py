@@ -1,7 +1,8 @@
 """PySyncObj's seam for a transport, put on a network that knows members by id.
 
-Owns the translation only: nodes to ids and back, nobody is heard who is no member. In the shape of PySyncObj's own
-Transport class, without being one, so that core stays the only file that imports it.
+Owns the translation only: nodes to ids and back. A *visitor* is a member of the cluster that this one's log does not
+know: it may lead all the same (it was added while we were away), so core decides what it hears of it. In the shape of
+PySyncObj's own Transport class, without being one, so that core stays the only file that imports it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ class Wire:
 
     ready = True
 
-    def __init__(self, network: Network, outgoing: Callable[[Any, Message], None]) -> None:
-        self._network, self._outgoing = network, outgoing
+    def __init__(
+        self, network: Network, outgoing: Callable[[Any, Message], None], node: Callable[[str, str], Any]
+    ) -> None:
+        self._network, self._outgoing, self._node = network, outgoing, node
         self._peers: dict[str, Any] = {}
+        self._visitors: dict[str, Any] = {}
         self._received: Callable[[Any, Message], None] = _nobody
         self._connected: Callable[[Any], None] = _nobody
         self._disconnected: Callable[[Any], None] = _nobody
@@ -60,6 +64,8 @@ class Wire:
     def addNode(self, node: Any) -> None:  # noqa: N802
         self._peers[node.id] = node
         self._network.add(node.id, node.address)
+        if self._visitors.pop(node.id, None) is not None:
+            self._connected(node)
 
     def dropNode(self, node: Any) -> None:  # noqa: N802
         if self._peers.pop(node.id, None) is not None:
@@ -75,16 +81,20 @@ class Wire:
         self._network.close()
 
     def _heard(self, peer: str, message: Message) -> None:
-        if peer in self._peers:
-            self._received(self._peers[peer], message)
+        node = self._peers.get(peer) or self._visitors.get(peer)
+        if node is not None:
+            self._received(node, message)
 
     def _up(self, peer: str) -> None:
         if peer in self._peers:
             self._connected(self._peers[peer])
+        else:
+            self._visitors[peer] = self._node(peer, "")
 
     def _down(self, peer: str) -> None:
-        if peer in self._peers:
-            self._disconnected(self._peers[peer])
+        node = self._peers.get(peer) or self._visitors.pop(peer, None)
+        if node is not None:
+            self._disconnected(node)
 
 
 def _nobody(*_arguments: Any) -> None:
