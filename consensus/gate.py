@@ -24,11 +24,11 @@ from typing import Any, TypeVar
 from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from consensus import event_rows, fence, sqlite_lock
+from consensus import event_rows, fence, full_disk, sqlite_lock
 from consensus.lease import ConsensusUnavailable, Held, Lease
 from omni.kernel import clock, failpoints, pipeline
 from omni.kernel.context import Actor, request_id
-from omni.kernel.errors import Conflict, DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown
+from omni.kernel.errors import Conflict, DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown, StorageFull
 from omni.kernel.events import EventDraft
 from omni.kernel.models import ORDINALS
 from omni.kernel.pipeline import Statement
@@ -220,6 +220,8 @@ def _once(tx: Transaction, verb: Callable[[Transaction], Result], held: Held, us
             committing = tx.dirty
         return result
     except Error as error:
+        if full_disk.kept_nothing(error, committing=committing):
+            raise StorageFull("The database's disk is full.", next="free space, then repeat the request") from error
         if committing and not (error.args and error.args[0] in _RETRYABLE):
             raise OutcomeUnknown(f"the connection broke while committing: {_brief(error)}") from error
         raise
