@@ -5,6 +5,7 @@ Owns the translation from rows; the one place where an environment is unsealed. 
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from typing import Any, cast
 
@@ -12,8 +13,9 @@ from apps.models import ConfigRevision
 from instances import draining
 from instances.models import Instance
 from instances.states import ENDED
-from omni.kernel.seal import unseal
+from omni.kernel.seal import SealBroken, unseal
 
+_log = logging.getLogger("omni.assignments")
 _FIELDS = (
     "id", "app_id", "slot", "desired", "status", "generation",
     "observed_generation", "drained_by", "process_type", "memory_mb", "cpu", "app__name",
@@ -32,8 +34,17 @@ def of_node(node: str) -> list[dict[str, Any]]:
 
 
 def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any]:
+    """One entry. When nobody can open the environment, one that the agent cannot read: it leaves the instance as it is.
+
+    So an app whose master key was lost keeps what runs, starts nothing without its settings, and stops no other app.
+    """
     ended = row["status"] in ENDED
     types = row["release__process_types"]
+    try:
+        env = _environment(row["release__config_id"]) if row["desired"] == "run" and not ended else {}
+    except SealBroken as broken:
+        _log.error("instance %d of %s: %s", row["id"], row["app__name"], broken)
+        return {"id": row["id"], "unreadable": "environment"}
     return {
         "id": row["id"],
         "app_id": row["app_id"],
@@ -52,7 +63,7 @@ def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any
         "generation": row["generation"],
         "runtime": row["app__runtime"],
         "singleton": row["app__singleton"],
-        "env": {} if ended else _environment(row["release__config_id"]),
+        "env": env,
         "memory_mb": row["memory_mb"],
         "cpu": row["cpu"],
         "cpu_limit": row["release__config__cpu_limit"],

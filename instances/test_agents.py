@@ -6,7 +6,10 @@ import pytest
 from django.conf import settings
 
 from agent.protocol import Assignments, Routes, from_json
-from instances import heartbeats
+from agent.sync import readable
+from apps.models import ConfigRevision
+from consensus import gate
+from instances import assignments, heartbeats
 from instances.conftest import FACTS, Platform, call, node_token
 from instances.models import Instance, Node
 from instances.test_deployments import deployed
@@ -154,6 +157,18 @@ def test_assignments_say_everything_an_agent_needs_and_the_environment_only_ther
     assert again.status_code == 304
     shown = platform.call("GET", f"/app/{app.pk}/instances/{row.pk}/details").content.decode()
     assert "xyzzy" not in shown
+
+
+def test_an_environment_that_nobody_can_open_stops_no_other_app(platform, placed):
+    other = make_instance(make_app(env={"A": "1"}), node=placed.node, status="running", on_node=True)
+    with gate.maintenance("as after a master key was lost"):
+        ConfigRevision.objects.filter(pk=placed.release.config_id).update(env="sealed with a key that is gone")
+    assignments._environment.cache_clear()
+    answer = call(node_token(placed.node.name), "GET", "/agent/assignments").json()
+    found, unreadable = readable(answer)
+    assert [entry.id for entry in found.instances] == [other.pk]
+    assert list(unreadable) == [placed.pk], "the agent leaves it as it is"
+    assignments._environment.cache_clear()
 
 
 def test_an_ended_instance_is_listed_for_removal_until_it_is_gone(platform, placed):
