@@ -19,7 +19,7 @@ from apps.configuration import CONFIG_FIELDS, masked, merge_env, open_env
 from apps.models import App, ConfigRevision, DesiredState
 from consensus.gate import Transaction
 from omni.kernel.errors import Conflict, FieldError, Forbidden, InvalidInput
-from omni.kernel.inserts import insert, new, statement
+from omni.kernel.inserts import insert, statement
 from omni.kernel.seal import seal
 
 _PLAIN_FIELDS = ("name", "description", "instances", "singleton", "runtime", "strategy", "placement", "traffic",
@@ -39,11 +39,9 @@ def create_app(tx: Transaction, *, org: Org, fields: dict[str, Any]) -> tuple[Ap
     """
     _check_quota(org, None, fields.get("instances", 1), fields.get("memory_mb", 512), new_apps=1)
     given = {name: fields[name] for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS) if name in fields}
-    app = new(App, org_id=org.pk, hostname=fields["name"], created_at=tx.at, updated_at=tx.at, **given)
-    app.org = org
-    _insert_named(app, org)
+    app = _insert_named(org, created_at=tx.at, updated_at=tx.at, **given)
     env, secret_keys = merge_env({}, [], fields.get("env", {}))
-    tx.before_fence.append(statement(_revision(tx, app, 1, env, secret_keys)))
+    tx.before_fence.append(statement(ConfigRevision, **_revision(tx, app, 1, env, secret_keys)))
     if fields.get("domains"):
         domains.set_domains(tx, app, fields["domains"])
     tx.record("app.created", "app", app.pk, org_id=org.pk, app_id=app.pk, change={"name": app.name})
@@ -178,9 +176,7 @@ def _insert_revision(
     secret_keys: list[str],
     shaped: dict[str, Any] | None = None,
 ) -> ConfigRevision:
-    revision = _revision(tx, app, number, env, secret_keys, shaped)
-    insert(revision)
-    return revision
+    return insert(ConfigRevision, **_revision(tx, app, number, env, secret_keys, shaped))
 
 
 def _revision(
@@ -190,30 +186,30 @@ def _revision(
     env: dict[str, str],
     secret_keys: list[str],
     shaped: dict[str, Any] | None = None,
-) -> ConfigRevision:
-    """A configuration, not written yet; `shaped` differs from the app's own columns while those are being changed."""
-    return new(
-        ConfigRevision,
-        app_id=app.pk,
-        number=number,
-        env=seal(env),
-        secret_keys=secret_keys,
-        created_at=tx.at,
-        created_by=tx.actor.label,
+) -> dict[str, Any]:
+    """The columns of a configuration; `shaped` differs from the app's own while those are being changed."""
+    return {
+        "app_id": app.pk,
+        "number": number,
+        "env": seal(env),
+        "secret_keys": secret_keys,
+        "created_at": tx.at,
+        "created_by": tx.actor.label,
         **(shaped or {name: getattr(app, name) for name in CONFIG_FIELDS}),
-    )
+    }
 
 
-def _insert_named(app: App, org: Org) -> None:
-    """Insert under the host name it has, else under the other one. Raises Conflict.
+def _insert_named(org: Org, *, name: str, **given: Any) -> App:
+    """Insert an app under `<app>`, else under `<app>-<org>`. Raises Conflict.
 
     The database's constraints decide; who stands in the way is asked only when somebody does.
     """
     try:
-        insert(app)
+        app = insert(App, org_id=org.pk, name=name, hostname=name, **given)
     except IntegrityError:
-        app.hostname = _free_hostname(app.name, org)
-        insert(app)
+        app = insert(App, org_id=org.pk, name=name, hostname=_free_hostname(name, org), **given)
+    app.org = org
+    return app
 
 
 def _free_hostname(name: str, org: Org, but: App | None = None) -> str:

@@ -1,15 +1,16 @@
-"""INSERT with SQL that is composed once per model: for rows on the hottest write paths.
+"""INSERT with SQL that is composed once per model and set of columns: for rows on the hottest write paths.
 
-Owns nothing but the statement. Django composes each INSERT anew and converts each value by three calls, which costs
-more than the database does (300 µs of 360 µs for a row of 27 columns, measured in bench/create.py's profile). Here a
-value that its field would leave as it is goes as it is, one that equals the field's default stands in the SQL itself,
-and only the rest pass through the field's own conversion: what arrives is the same.
+Owns nothing but the statement and the row that it made. Django composes each INSERT anew and converts each value by
+three calls, which costs more than the database does (300 µs of 360 µs for a row of 27 columns, measured in
+bench/create.py's profile). Here the defaults of the columns that nobody gave stand in the SQL itself, a value that its
+field would leave as it is goes as it is, and only the rest pass through the field's own conversion: what arrives is
+the same.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -33,17 +34,28 @@ _PLAIN: tuple[tuple[type[Field[Any, Any]], type], ...] = (  # values of that ver
 _UNQUOTED = frozenset("'\"\\%;\0\r\n")
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    name: str  # of the attribute
-    plain: frozenset[type]
-    default: Any
-    literal: str  # the default in SQL; empty when it has none
-    convert: Callable[[Model, BaseDatabaseWrapper], Any]
+def insert(model: type[Row], *, using: str = DEFAULT_DB_ALIAS, **given: Any) -> Row:
+    """A new row by the names of its columns (`org_id`), with the key that the database made. Raises IntegrityError."""
+    (result,) = pipeline.run(connections[using], [statement(model, using=using, **given)])
+    row = new(model, **given)
+    if row.pk is None:
+        row.pk = result.key
+    row._state.adding, row._state.db = False, using
+    return row
+
+
+def statement(model: type[Model], *, using: str = DEFAULT_DB_ALIAS, **given: Any) -> Statement:
+    """The INSERT alone, for a row whose key nobody waits for."""
+    connection = connections[using]
+    shape = _shape(model, tuple(given), connection.vendor)
+    values = zip(shape.given, given.values(), strict=True)
+    params = [value if type(value) in one.plain else one.convert(value, connection) for one, value in values]
+    params += [convert(connection) for convert in shape.defaults]
+    return Statement(shape.sql, params)
 
 
 def new(model: type[Row], **given: Any) -> Row:
-    """`model(**given)` by the names of columns (`org_id`); Django looks every field up by name each time."""
+    """`model(**given)`, not written; Django looks every field up by name each time."""
     defaults = _defaults(model)
     if unknown := given.keys() - defaults.keys():
         raise TypeError(f"{model.__name__} has no {', '.join(sorted(unknown))}")
@@ -55,66 +67,59 @@ def _defaults(model: type[Model]) -> dict[str, Callable[[], Any]]:
     return {str(field.attname): field.get_default for field in model._meta.concrete_fields}
 
 
-def insert(*rows: Model, using: str = DEFAULT_DB_ALIAS) -> None:
-    """Insert new rows of one model; a single row gets the key that the database made for it."""
-    (result,) = pipeline.run(connections[using], [statement(*rows, using=using)])
-    for row in rows:
-        row._state.adding, row._state.db = False, using
-    if len(rows) == 1 and rows[0].pk is None:
-        rows[0].pk = result.key
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """How a given value gets into the statement."""
+
+    plain: frozenset[type]
+    convert: Callable[[Any, BaseDatabaseWrapper], Any]
 
 
-def insert_all(rows: Sequence[Model], using: str = DEFAULT_DB_ALIAS) -> None:
-    """`insert` for a list that may be empty."""
-    if rows:
-        insert(*rows, using=using)
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """The statement for one set of columns: first the given ones, then the defaults that SQL cannot spell."""
+
+    sql: str
+    given: tuple[_Given, ...]
+    defaults: tuple[Callable[[BaseDatabaseWrapper], Any], ...]
 
 
-def statement(*rows: Model, using: str = DEFAULT_DB_ALIAS) -> Statement:
-    """The INSERT alone, for rows whose keys nobody waits for."""
-    connection = connections[using]
-    head, columns = _shape(type(rows[0]), connection.vendor)
-    params: list[Any] = []
-    tuples = [_values(columns, row, connection, params) for row in rows]
-    return Statement(head + ", ".join(tuples), params)
-
-
-def _values(columns: tuple[_Column, ...], row: Model, connection: BaseDatabaseWrapper, params: list[Any]) -> str:
-    given = row.__dict__
-    parts = []
-    for column in columns:
-        value = given[column.name]
-        kind = type(value)
-        if column.literal and kind is type(column.default) and value == column.default:
-            parts.append(column.literal)
-        else:
-            parts.append("%s")
-            params.append(value if kind in column.plain else column.convert(row, connection))
-    return f"({', '.join(parts)})"
-
-
-@lru_cache(maxsize=64)
-def _shape(model: type[Model], vendor: str) -> tuple[str, tuple[_Column, ...]]:
-    """The statement up to VALUES, and how each value gets into it. A key that the database makes is left out."""
-    fields = [field for field in model._meta.local_concrete_fields if not isinstance(field, (AutoField, BigAutoField))]
+@lru_cache(maxsize=256)
+def _shape(model: type[Model], names: tuple[str, ...], vendor: str) -> _Shape:
+    """A key that the database makes is left out unless it is given."""
+    fields = {str(field.attname): field for field in model._meta.local_concrete_fields}
+    if unknown := set(names) - set(fields):
+        raise TypeError(f"{model.__name__} has no {', '.join(sorted(unknown))}")
+    columns = [fields[name].column for name in names]
+    values = ["%s"] * len(names)
+    defaults = []
+    for name, field in fields.items():
+        if name in names or isinstance(field, (AutoField, BigAutoField)):
+            continue
+        literal = _literal(field.get_default()) if field.has_default() or field.null else ""
+        if not literal:
+            defaults.append(_default(field))
+        columns.append(field.column)
+        values.append(literal or "%s")
     quote = connections[DEFAULT_DB_ALIAS].ops.quote_name
-    names = ", ".join(quote(str(field.column)) for field in fields)
-    head = f"INSERT INTO {quote(model._meta.db_table)} ({names}) VALUES "  # noqa: S608 - names from our own models
-    return head, tuple(_column(field) for field in fields)
+    listed = ", ".join(quote(str(column)) for column in columns)
+    sql = f"INSERT INTO {quote(model._meta.db_table)} ({listed}) VALUES ({', '.join(values)})"  # noqa: S608 - our names
+    return _Shape(sql, tuple(_given(fields[name]) for name in names), tuple(defaults))
 
 
-def _column(field: Field[Any, Any]) -> _Column:
+def _given(field: Field[Any, Any]) -> _Given:
     kinds = [kind for base, kind in _PLAIN if isinstance(field, base)]
 
-    def convert(row: Model, connection: BaseDatabaseWrapper) -> Any:
-        value = row.__dict__[field.attname]
+    def convert(value: Any, connection: BaseDatabaseWrapper) -> Any:
         if type(value) is dt.datetime and value.tzinfo is not None and isinstance(field, models.DateTimeField):
             return clock.sql(value)
-        return field.get_db_prep_save(field.pre_save(row, add=True), connection)
+        return field.get_db_prep_save(value, connection)
 
-    default = field.get_default() if field.has_default() or field.null else None
-    literal = _literal(default) if field.has_default() or field.null else ""
-    return _Column(str(field.attname), frozenset([*kinds, type(None)] if kinds else ()), default, literal, convert)
+    return _Given(frozenset([*kinds, type(None)] if kinds else ()), convert)
+
+
+def _default(field: Field[Any, Any]) -> Callable[[BaseDatabaseWrapper], Any]:
+    return lambda connection: field.get_db_prep_save(field.get_default(), connection)
 
 
 def _literal(value: Any) -> str:
@@ -127,4 +132,4 @@ def _literal(value: Any) -> str:
         return repr(value)
     if value in ({}, []):
         return "'{}'" if value == {} else "'[]'"
-    return f"'{value}'" if type(value) is str and not _UNQUOTED & set(value) else ""
+    return f"'{value}'" if isinstance(value, str) and not _UNQUOTED & set(value) else ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from apps.models import App, ConfigRevision, DesiredState
 from consensus import gate
 from omni.kernel import clock
-from omni.kernel.inserts import insert, insert_all, new
+from omni.kernel.inserts import insert, new
 from omni.testing.factories import make_app, make_org
 
 pytestmark = pytest.mark.django_db(databases=["default", "telemetry"])
@@ -50,28 +50,26 @@ def columns(row: Any) -> dict[str, Any]:
 def test_an_inserted_row_equals_a_saved_one(fields: dict[str, Any]) -> None:
     org, now = make_org(), clock.now()
     ours, djangos = (
-        App(org=org, name=name, hostname=f"{name}-{org.pk}", created_at=now, updated_at=now, **fields)
+        {"org_id": org.pk, "name": name, "hostname": f"{name}-{org.pk}", "created_at": now, "updated_at": now, **fields}
         for name in ("ours", "djangos")
     )
     with gate.maintenance("test"):
-        insert(ours)
-        djangos.save(force_insert=True)
-    assert columns(ours) == columns(djangos)
-    assert not ours._state.adding
+        row = insert(App, **ours)
+        saved = App.objects.create(**djangos)
+    assert columns(row) == columns(saved)
+    assert row.name == "ours"
+    assert not row._state.adding
 
 
-def test_several_rows_in_one_statement() -> None:
+def test_what_no_model_has_is_refused_and_marks_stay_as_they_are() -> None:
     app = make_app(make_org())
-    rows = [
-        ConfigRevision(app=app, number=number, env=f"'{number}' 100%", memory_mb=number, cpu=0.5,
-                       restart_policy="always", stop_timeout_s=1.0, created_at=clock.now())
-        for number in (7, 8)
-    ]  # fmt: skip
+    given = {"app_id": app.pk, "number": 7, "env": "'7' 100%;", "memory_mb": 7, "cpu": 0.5, "stop_timeout_s": 1.0}
     with gate.maintenance("test"):
-        insert_all(rows)
-        insert_all([])
-    kept = ConfigRevision.objects.filter(app=app, number__in=(7, 8)).order_by("number")
-    assert [(row.memory_mb, row.env) for row in kept] == [(7, "'7' 100%"), (8, "'8' 100%")]
+        with pytest.raises(TypeError, match="nme"):
+            insert(ConfigRevision, nme=1)
+        row = insert(ConfigRevision, restart_policy="always", created_at=clock.now(), **given)
+    assert ConfigRevision.objects.get(app=app, number=7).env == "'7' 100%;"
+    assert ConfigRevision.objects.get(app=app, number=7).pk == row.pk
 
 
 def test_a_new_row_is_what_the_model_makes_of_the_same_values() -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db(databases=["default", "telemetry"])
 
 
 def new_org(name: str) -> Statement:
-    return statement(Org(name=name, created_at=clock.now(), updated_at=clock.now()))
+    return statement(Org, name=name, created_at=clock.now(), updated_at=clock.now())
 
 
 def test_each_statement_has_its_own_result() -> None:
