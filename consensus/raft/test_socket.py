@@ -144,8 +144,8 @@ def test_clients_are_bounded(process: Process, path: str, client: RaftClient) ->
     crowd = []
     for _ in range(server.CLIENTS_MAX + 5):
         stranger = socket.socket(socket.AF_UNIX)
+        stranger.connect(path)  # blocking: waits for room in the queue
         stranger.settimeout(5)
-        stranger.connect(path)
         crowd.append(stranger)
     assert crowd[-1].recv(10) == b""
     assert client.status() is not None
