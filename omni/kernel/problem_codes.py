@@ -166,12 +166,17 @@ _ROWS = (
         "A deployment of that kind is not cancelled but answered by its opposite.",
         "See `next` of the problem.",
     ),
+    ("deployment_ended", 409, "The deployment has ended.", "POST /app/<app>/rollback goes back to what ran before."),
+    ("deployment_paused", 409, "The deployment is paused.", "POST /app/<app>/deployments/<id>/resume first."),
+    ("not_pausable", 409, "This kind of deployment cannot be held in between.", "GET the deployment to follow it."),
+    ("nothing_to_promote", 409, "The deployment's strategy has no trial to end.", "GET the deployment to follow it."),
     (
-        "strategy_has_no_phases",
+        "release_on_trial",
         409,
-        "The deployment's strategy has nothing to pause or promote.",
-        "GET the deployment to follow it.",
+        "Another release is being tried beside this one.",
+        "Promote or cancel that deployment first.",
     ),
+    ("frozen", 409, "The app is frozen: nothing is deployed to it.", "The problem's `next` says how to lift it."),
     (
         "instance_not_running",
         409,
@@ -240,7 +245,6 @@ _ROWS = (
         "A release needs at least one process type.",
         "Add a Procfile with a line `web: <command>`.",
     ),
-    ("strategy_not_available", 422, "That deployment strategy is not available.", "Use rolling or recreate."),
     ("too_many_requests", 429, "Too many requests, or too many log-ins from this address.", _REPEAT),
     # The platform
     (
@@ -262,6 +266,7 @@ _ROWS = (
         "The database does not answer; nothing happened.",
         "GET /health shows which part; repeat after `Retry-After`.",
     ),
+    ("copies_unavailable", 503, "Too few other hosts can keep a copy of the upload; nothing was kept.", _REPEAT),
     ("stale_read", 503, "This member has not seen the index that `min_index` asks for.", _REPEAT),
     (
         "outcome_unknown",
