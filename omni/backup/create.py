@@ -66,7 +66,7 @@ def _check_state() -> None:
     executor = MigrationExecutor(connections["default"])
     behind = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if behind:
-        raise Refused(f"the database lacks {len(behind)} migrations; run: ./manage.py migrate_all")
+        raise Refused(f"the database lacks {len(behind)} migrations; run: .venv/bin/python manage.py migrate_all")
     epoch, _, theirs, _ = fence.read()
     if takeover.is_unfinished(theirs):
         raise Refused("a restore into this database did not finish; repeat it: cluster_restore PATH --replace")

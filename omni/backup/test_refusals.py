@@ -160,7 +160,9 @@ def test_half_a_platform_is_not_backed_up(place: Callable[..., Place], copied: P
     with contextlib.closing(sqlite3.connect(copied.state / "omni.sqlite3")) as database:
         database.execute("DELETE FROM django_migrations WHERE app = 'instances'")
         database.commit()
-    assert "migrations; run: ./manage.py migrate_all" in copied.refused("cluster_backup", copied.folder / "backup-2")
+    assert "migrations; run: .venv/bin/python manage.py migrate_all" in copied.refused(
+        "cluster_backup", copied.folder / "backup-2"
+    )
     assert "is there already" in copied.refused("cluster_backup", copied.folder / "backup")
 
 

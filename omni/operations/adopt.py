@@ -66,7 +66,9 @@ def _read() -> tuple[int, int, str, str]:
         return fence.read()
     except Error as error:
         text = " ".join(str(part) for part in error.args)
-        raise Refused(f"the database cannot be read: {text}. Is it migrated? ./manage.py migrate_all") from error
+        raise Refused(
+            f"the database cannot be read: {text}. Is it migrated? .venv/bin/python manage.py migrate_all"
+        ) from error
 
 
 def _about(epoch: int, index: int, holder: str) -> str:
