@@ -18,7 +18,7 @@ _SKIPPED_TERMS = 1000
 
 
 class Campaigning:
-    """One third of core."""
+    """A part of core."""
 
     _SyncObj__raftLeader: Any
 

@@ -30,6 +30,7 @@ from consensus.raft.elections import Election, Timings
 from consensus.raft.entries import NO_OP, Change, make_change, make_command
 from consensus.raft.journal import DiskFailed, Journal
 from consensus.raft.messages import COMMAND_MAX, Message
+from consensus.raft.observed import Observed
 from consensus.raft.replication import Replication
 from consensus.raft.snapshot import Snapshot
 from consensus.raft.storage import Opened
@@ -43,7 +44,7 @@ if VERSION != _TESTED_WITH:
 # Its own clock is CLOCK_MONOTONIC_RAW, which runs apart from everybody else's.
 syncobj.monotonicTime = lambda: clock.monotonic()  # noqa: PLW0108 - tests replace it
 
-_CANDIDATE, _LEADER = 1, 2
+_LEADER = 2
 _NEVER_APPLIED = {
     FAIL_REASON.QUEUE_FULL,
     FAIL_REASON.MISSING_LEADER,
@@ -73,7 +74,7 @@ class Peer(Node):  # type: ignore[misc]
         return zlib.crc32(self.id.encode())
 
 
-class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]
+class Core(Campaigning, Replication, Observed, SyncObj):  # type: ignore[misc]
     """`founders` are the configuration's members, `{id: Raft address}`: they count until the log says who is one.
 
     `other` gets the messages that are not Raft's. Call `step` for ever; everything happens inside it.
@@ -152,63 +153,6 @@ class Core(Campaigning, Replication, SyncObj):  # type: ignore[misc]
     def poller(self) -> Any:
         """`subscribe(fd, callback(fd, events), mask)`; 1 read, 2 write, 4 error. Callbacks run inside `step`."""
         return self._poller
-
-    @property
-    def role(self) -> str:
-        if self._SyncObj__raftState == _LEADER:
-            return "leader"
-        return "candidate" if self._SyncObj__raftState == _CANDIDATE or self._election.asking else "follower"
-
-    @property
-    def term(self) -> int:
-        return int(self._SyncObj__raftCurrentTerm)
-
-    @property
-    def leader(self) -> str | None:
-        """The leader's id as far as known; None as soon as the connection to it breaks."""
-        found = self._SyncObj__raftLeader
-        return str(found.id) if found is not None else None
-
-    @property
-    def established(self) -> bool:
-        """Leads, and an entry of its own term is applied."""
-        if self._SyncObj__raftState != _LEADER or self.transferring or self._SyncObj__noopIDx is None:
-            return False
-        return self.applied_index >= int(self._SyncObj__noopIDx)
-
-    @property
-    def lease_until(self) -> float:
-        """While a majority has heard us within `lease_s`, counted from when we spoke: nobody else can be elected."""
-        if self._SyncObj__raftState != _LEADER:
-            return 0.0
-        times = [clock.monotonic(), *(self._acknowledged.get(peer.id, -math.inf) for peer in self.otherNodes)]
-        return sorted(times, reverse=True)[len(times) // 2] + self.timings.lease_s
-
-    @property
-    def commit_index(self) -> int:
-        return int(self._SyncObj__raftCommitIndex)
-
-    @property
-    def applied_index(self) -> int:
-        return int(self._SyncObj__raftLastApplied)
-
-    @property
-    def voters(self) -> dict[str, str]:
-        """Who counts, `{id: Raft address}`, entries included that are not committed yet."""
-        others = {peer.id: peer.address for peer in self.otherNodes}
-        return others | ({self.me: self._my_address} if self.is_voter else {})
-
-    @property
-    def fresh(self) -> bool:
-        return self.journal.meta.fresh
-
-    def connected(self, peer: str) -> bool:
-        return bool(self.isNodeConnected(Peer(peer)))
-
-    def lag(self, peer: str) -> int | None:
-        """How many entries the peer is behind, on the leader."""
-        match = self._SyncObj__raftMatchIndex.get(Peer(peer))
-        return None if match is None or self.role != "leader" else max(0, self.journal[-1][1] - match)
 
     # What others want.
 

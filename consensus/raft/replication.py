@@ -27,7 +27,7 @@ class Diverged(Exception):
 
 
 class Replication:
-    """One third of core."""
+    """A part of core."""
 
     journal: Journal
     state: machine.State

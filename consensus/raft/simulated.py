@@ -70,7 +70,7 @@ class World:
         self.frozen: set[str] = set()
         self.applied: dict[int, bytes] = {}
         self.outcomes: dict[str, str] = {}
-        self.led: dict[int, str] = {}  # term -> leader
+        self.led_in: dict[int, str] = {}  # term -> leader
         self.compact_after = 1_000_000
         self.detail = ""
         self.latency = (0.0001, 0.003)
@@ -258,6 +258,16 @@ class World:
         member.submit(command, lambda _reply, _outcome: None)
         return bool(member.state["cluster"])
 
+    def led(self, *started: str) -> str:
+        """Start, and wait for the first leader."""
+        self.start(*(started or self.ids))
+        _must(self.run(5.0, self.settled), "no leader was elected")
+        return str(self.leader())
+
+    def write(self, name: str, through: str | None = None) -> None:
+        self.submit(through or str(self.leader()), name)
+        _must(self.run(2.0, lambda: name in self.outcomes), f"{name} was not answered")
+
     def leader(self) -> str | None:
         """The one with a lease."""
         for id, member in self.members.items():
@@ -284,7 +294,7 @@ class World:
         leases = []
         for id, member in self.members.items():
             if member.role == "leader":
-                other = self.led.setdefault(member.term, id)
+                other = self.led_in.setdefault(member.term, id)
                 _must(other == id, f"{id} and {other} both led in term {member.term}")
                 if member.established and self.now < member.lease_until:
                     leases.append(id)

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consensus.raft import entries
 from consensus.raft import journal as journals
+from consensus.raft.conftest import THREE, Make
 from consensus.raft.core import Core, SyncObj
 from consensus.raft.elections import UNWILLING_S
 from consensus.raft.replication import Diverged
 from consensus.raft.simulated import TIMINGS, World
-
-Make = Callable[..., World]
-THREE = ["a-1", "b-1", "c-1"]
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    worlds: list[World] = []
-
-    def new(ids: list[str] = THREE, seed: int = 1, core: type[Core] = Core) -> World:
-        world = World(tmp_path / str(len(worlds)), ids, seed, monkeypatch, core)
-        worlds.append(world)
-        return world
-
-    yield new
-    for world in worlds:
-        world.__exit__()
-
-
-def led(world: World, *started: str) -> str:
-    """Start, and wait for the first leader."""
-    world.start(*(started or world.ids))
-    assert world.run(5.0, world.settled)
-    return str(world.leader())
-
-
-def write(world: World, name: str, through: str | None = None) -> None:
-    world.submit(through or str(world.leader()), name)
-    assert world.run(2.0, lambda: name in world.outcomes)
 
 
 def until_led_by(world: World, those: set[str | None], seconds: float) -> bool:
@@ -54,7 +24,7 @@ def until_led_by(world: World, those: set[str | None], seconds: float) -> bool:
 
 def test_an_isolated_follower_does_not_depose_the_leader_when_it_returns(make: Make) -> None:
     world = make()
-    leader = led(world)
+    leader = world.led()
     term = world.members[leader].term
     for follower in [id for id in THREE if id != leader] * 2:
         world.isolate(follower)
@@ -72,7 +42,7 @@ def test_without_pre_vote_it_would(make: Make) -> None:
                 self._election.clear()
 
     world = make(core=Impatient)
-    leader = led(world)
+    leader = world.led()
     term = world.members[leader].term
     world.isolate(next(id for id in THREE if id != leader))
     world.run(2.0)  # the connections are not given up yet: it campaigns into the void
@@ -84,7 +54,7 @@ def test_without_pre_vote_it_would(make: Make) -> None:
 def test_a_leader_that_is_cut_off_stops_before_another_one_exists(make: Make) -> None:
     for seed in range(8):
         world = make(seed=seed)
-        leader = led(world)
+        leader = world.led()
         world.isolate(leader)
         cut_at = world.now
         assert until_led_by(world, {None}, 0.29)  # ends by itself; World checks that no two overlap
@@ -96,7 +66,7 @@ def test_a_broken_connection_to_the_leader_elects_at_once(make: Make) -> None:
     taken = []
     for seed in range(10):
         world = make(seed=seed)
-        leader = led(world)
+        leader = world.led()
         world.run(1.0)
         world.crash(leader)
         at = world.now
@@ -107,7 +77,7 @@ def test_a_broken_connection_to_the_leader_elects_at_once(make: Make) -> None:
 
 def test_haste_does_not_depose_a_healthy_leader(make: Make) -> None:
     world = make(ids=["a-1", "b-1", "c-1", "d-1", "e-1"])
-    leader = led(world)
+    leader = world.led()
     term = world.members[leader].term
     others = [id for id in world.ids if id != leader]
     for _ in range(20):
@@ -119,18 +89,18 @@ def test_haste_does_not_depose_a_healthy_leader(make: Make) -> None:
 
 def test_a_member_stuck_with_a_higher_term_is_heard(make: Make) -> None:
     world = make()
-    leader = led(world)
+    leader = world.led()
     stuck = next(id for id in THREE if id != leader)
     world.members[stuck].journal.setCurrentTerm(50, stuck)
     world.members[stuck]._SyncObj__raftCurrentTerm = 50
-    write(world, "x")
+    world.write("x")
     assert world.run(5.0, world.settled)
     assert all("x" in member.state["services"] for member in world.members.values())
 
 
 def test_a_member_that_could_not_lead_waits_but_not_for_ever(make: Make) -> None:
     world = make()
-    leader = led(world)
+    leader = world.led()
     others = [id for id in THREE if id != leader]
     world.members[others[0]].willing = False
     world.crash(leader)
@@ -146,9 +116,9 @@ def test_a_member_that_could_not_lead_waits_but_not_for_ever(make: Make) -> None
 
 def test_the_leadership_can_be_handed_over(make: Make) -> None:
     world = make()
-    leader = led(world)
+    leader = world.led()
     to = next(id for id in THREE if id != leader)
-    write(world, "x")
+    world.write("x")
     member = world.members[leader]
     assert world.run(1.0, lambda: member.lag(to) == 0)
     member.prepare_transfer()
@@ -164,7 +134,7 @@ def test_the_leadership_can_be_handed_over(make: Make) -> None:
 
 def test_a_restart_keeps_term_and_vote(make: Make) -> None:
     world = make()
-    led(world)
+    world.led()
     before = {id: (m.term, m.journal.getVotedForNodeId()) for id, m in world.members.items()}
     for id in THREE:
         world.crash(id, power_cut=True)
@@ -179,16 +149,16 @@ def test_a_restart_keeps_term_and_vote(make: Make) -> None:
 
 def _stray_then_snapshot(world: World) -> list[str]:
     """An old leader with entries that never reached anybody meets a snapshot; how its proposers were answered."""
-    leader = led(world)
+    leader = world.led()
     world.detail = "x" * 1000
     for number in range(40):
-        write(world, f"before-{number}")
+        world.write(f"before-{number}")
     world.isolate(leader)
     for number in range(30):
         world.submit(leader, f"stray-{number}")
     assert world.run(3.0, lambda: world.leader() not in (None, leader))
     for number in range(60):
-        write(world, f"after-{number}")
+        world.write(f"after-{number}")
     for id, member in world.members.items():
         if id != leader:
             member.forceLogCompaction()
@@ -242,9 +212,9 @@ def test_entries_that_a_follower_has_are_not_deleted_and_added_again(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make()
-    leader = led(world)
+    leader = world.led()
     for number in range(5):
-        write(world, f"c{number}")
+        world.write(f"c{number}")
     follower = world.members[next(id for id in THREE if id != leader)]
     deleted: list[int] = []
     monkeypatch.setattr(journals.Journal, "deleteEntriesFrom", lambda _self, position: deleted.append(position))
@@ -262,7 +232,7 @@ def test_entries_that_a_follower_has_are_not_deleted_and_added_again(
 
 def test_an_answer_of_an_earlier_term_counts_for_nothing(make: Make) -> None:
     world = make()
-    leader = world.members[led(world)]
+    leader = world.members[world.led()]
     node = next(iter(leader.otherNodes))
     match = leader._SyncObj__raftMatchIndex[node]
     late = {"type": "next_node_idx", "next_node_idx": 99, "reset": False, "success": True, "echo": 10**15}
@@ -274,9 +244,9 @@ def test_an_answer_of_an_earlier_term_counts_for_nothing(make: Make) -> None:
 def test_a_late_member_gets_a_snapshot(make: Make) -> None:
     world = make()
     world.compact_after = 20
-    led(world, "a-1", "b-1")
+    world.led("a-1", "b-1")
     for number in range(60):
-        write(world, f"c{number}")
+        world.write(f"c{number}")
     world.run(1.0)
     assert world.members["a-1"].journal[0][1] > 20
     world.start("c-1")
@@ -288,9 +258,9 @@ def test_a_late_member_gets_a_snapshot(make: Make) -> None:
 def test_everything_survives_compaction_and_restart(make: Make) -> None:
     world = make()
     world.compact_after = 20
-    led(world)
+    world.led()
     for number in range(50):
-        write(world, f"c{number}")
+        world.write(f"c{number}")
     term = world.members["a-1"].term
     for id in THREE:
         world.crash(id, power_cut=True)
@@ -306,27 +276,27 @@ def test_everything_survives_compaction_and_restart(make: Make) -> None:
 )
 def test_no_entry_wedges_a_member(make: Make, poison: bytes) -> None:
     world = make()
-    leader = world.members[led(world)]
+    leader = world.members[world.led()]
     done: list[tuple[Any, int]] = []
     leader._applyCommand(poison, lambda reply, reason: done.append((reply, reason)))
-    write(world, "after")
+    world.write("after")
     assert len(done) == 1
     assert world.run(2.0, world.settled)
 
 
 def test_a_command_through_a_follower_is_applied_once(make: Make) -> None:
     world = make()
-    leader = led(world)
+    leader = world.led()
     follower = next(id for id in THREE if id != leader)
     for number in range(20):
-        write(world, f"c{number}", through=follower)
+        world.write(f"c{number}", through=follower)
     assert set(world.outcomes.values()) == {"applied"}
     assert sum(b'"c7"' in entry for entry in world.applied.values()) == 1
 
 
 def test_without_a_leader_a_command_is_refused_at_once(make: Make) -> None:
     world = make()
-    leader = led(world)
+    leader = world.led()
     for id in THREE:
         if id != leader:
             world.crash(id)
@@ -342,11 +312,11 @@ def test_a_full_disk_delays_the_snapshot_only(make: Make, monkeypatch: pytest.Mo
 
     world = make()
     world.compact_after = 20
-    led(world)
+    world.led()
     with monkeypatch.context() as patch:
         patch.setattr("consensus.raft.snapshot.write", full)
         for number in range(60):
-            write(world, f"c{number}")
+            world.write(f"c{number}")
         assert world.members["a-1"].journal[0][1] == 1
     world.run(11.0)
     assert world.members["a-1"].journal[0][1] > 20
@@ -354,146 +324,19 @@ def test_a_full_disk_delays_the_snapshot_only(make: Make, monkeypatch: pytest.Mo
 
 def test_a_history_that_the_majority_forgot_is_given_up(make: Make) -> None:
     world = make()
-    led(world)
+    world.led()
     for number in range(5):
-        write(world, f"c{number}")
+        world.write(f"c{number}")
     for id in THREE:
         world.crash(id)
     for id in ("a-1", "b-1"):
         world.wipe(id)
     world.applied.clear()
-    world.led.clear()
+    world.led_in.clear()
     world.start("a-1", "b-1")
     assert world.run(5.0, world.settled)
     for number in range(9):
-        write(world, f"new{number}")
+        world.write(f"new{number}")
     world.start("c-1")
     with pytest.raises((Diverged, AssertionError), match=r"committed here|applied at"):
         world.run(20.0)
-
-
-# Members.
-
-
-def found(world: World) -> str:
-    leader = led(world)
-    member = world.members[leader]
-    command = {"op": "cluster.init", "v": 1, "id": "c", "created_at": "t", "members": member.voters}
-    member.submit(command, lambda _reply, _outcome: None)
-    assert world.run(2.0, world.settled)
-    return leader
-
-
-def change(world: World, verb: str, id: str) -> str:
-    outcomes: list[str] = []
-    member = world.members[str(world.leader())]
-    if verb == "add":
-        member.add_voter(id, f"{id}:1", lambda _reply, outcome: outcomes.append(outcome))
-    else:
-        member.remove_voter(id, lambda _reply, outcome: outcomes.append(outcome))
-    assert world.run(3.0, lambda: bool(outcomes))
-    return outcomes[0]
-
-
-def test_a_member_is_added_and_removed_and_a_restart_remembers(make: Make) -> None:
-    world = make()
-    leader = found(world)
-    world.ids = [*THREE, "d-1"]
-    world.start("d-1")
-    world.run(1.0)
-    assert world.members["d-1"].leader is None
-    assert change(world, "add", "d-1") == "applied"
-    assert world.run(5.0, world.settled)
-    assert all(set(member.voters) == {*THREE, "d-1"} for member in world.members.values())
-    gone = next(id for id in THREE if id != leader)
-    assert change(world, "rem", gone) == "applied"
-    world.crash(gone)
-    for id in list(world.members):
-        world.crash(id, power_cut=True)
-    world.ids = THREE  # what the configuration still says
-    left = sorted({*THREE, "d-1"} - {gone})
-    world.start(*[id for id in left if id != "d-1"])
-    world.ids = [*THREE, "d-1"]
-    world.start("d-1")
-    assert world.run(5.0, world.settled)
-    assert all(sorted(member.voters) == left for member in world.members.values())
-    assert all(sorted(member.state["members"]) == left for member in world.members.values())
-
-
-def test_a_removed_member_disturbs_nobody(make: Make) -> None:
-    world = make()
-    leader = found(world)
-    term = world.members[leader].term
-    gone = next(id for id in THREE if id != leader)
-    assert change(world, "rem", gone) == "applied"
-    world.run(10.0)
-    assert (world.leader(), world.members[leader].term) == (leader, term)
-    assert change(world, "rem", gone) == "applied"
-
-
-def test_a_leader_does_not_take_itself_out(make: Make) -> None:
-    world = make()
-    leader = found(world)
-    assert change(world, "rem", leader) == "not_applied"
-    assert set(world.members[leader].voters) == set(THREE)
-    assert world.members[leader].is_voter
-
-
-def test_a_change_that_was_never_committed_is_taken_back(make: Make) -> None:
-    world = make()
-    leader = found(world)
-    world.isolate(leader)
-    world.members[leader].add_voter("d-1", "d:1", lambda _reply, _outcome: None)
-    world.run(0.1)
-    assert "d-1" in world.members[leader].voters
-    assert world.run(3.0, lambda: world.leader() not in (None, leader))
-    write(world, "x")
-    world.heal()
-    assert world.run(5.0, world.settled)
-    assert set(world.members[leader].voters) == set(THREE)
-
-
-# Fresh members.
-
-
-def test_a_member_that_lost_its_files_does_not_vote_before_it_has_caught_up(make: Make) -> None:
-    """b acknowledged an entry with the leader a, lost its files, and a died: c, without the entry, must not win."""
-    world = make(ids=THREE)
-    leader = led(world)
-    other, third = [id for id in THREE if id != leader]
-    world.isolate(third)
-    write(world, "promised")
-    world.crash(other)
-    world.wipe(other)
-    world.crash(leader)
-    world.heal()
-    world.start(other)
-    assert not world.run(TIMINGS.fresh_wait_s - 1.0, lambda: world.leader() is not None)
-    world.start(leader)
-    assert world.run(5.0, world.settled)
-    assert not world.members[other].fresh
-    world.verdict()
-
-
-def test_after_a_long_wait_it_votes_in_a_term_that_it_cannot_have_voted_in(make: Make) -> None:
-    world = make()
-    leader = led(world)
-    other, third = [id for id in THREE if id != leader]
-    world.crash(other)
-    world.wipe(other)
-    world.crash(leader)
-    term = world.members[third].term
-    world.start(other)
-    assert world.run(TIMINGS.fresh_wait_s + 8.0, lambda: world.leader() == third)
-    assert world.members[third].term > term + 900
-
-
-def test_a_new_cluster_begins_with_a_majority(make: Make) -> None:
-    world = make(ids=["a-1", "b-1", "c-1", "d-1"])
-    world.start("a-1", "b-1")
-    assert not world.run(3.0, lambda: world.leader() is not None)
-    world.start("c-1")
-    assert world.run(3.0, lambda: world.leader() is not None)
-    world.start("d-1")
-    assert world.run(3.0, world.settled)
-    assert not any(member.fresh for member in world.members.values())
