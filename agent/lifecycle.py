@@ -16,6 +16,7 @@ from agent.record import Leaving, Record, observe
 
 EARLY_EXITS = 3  # ends before the first healthy moment that make an instance failed (DECISIONS 19)
 HEALTHY_RESET_S = 60.0  # a process that was healthy this long has paid for its earlier crashes
+FIRST_CRASH_S = 0.2  # before the next start of one that was healthy: most crashes do not come again at once
 
 
 def assigned(record: Record, assignment: Assignment) -> Record:
@@ -149,6 +150,8 @@ def ended(record: Record, exit_: Exit, now: float, jitter: float) -> Record:
         return observe(record, status="stopped", address=None, detail="stopped")
     if leaving == "restart":
         return observe(replace(record, failures=0, next_start=None), status="starting", detail="restarting")
+    if record.ever_healthy:
+        record = observe(record, crashes=record.observed.crashes + 1)
     if record.assignment.restart_policy != "always":
         content = exit_.code == 0
         if content or record.assignment.restart_policy == "never":
@@ -166,10 +169,11 @@ def _crashed(record: Record, exit_: Exit, healthy_since: float | None, now: floa
     if not record.ever_healthy and early >= EARLY_EXITS:
         detail = f"{describe(exit_)}: ended {early} times before it was ever healthy"
         return observe(record, status="failed", address=None, detail=detail)
-    wait = backoff.delay(failures, jitter)
+    first = failures == 1 and healthy_since is not None
+    wait = FIRST_CRASH_S if first else backoff.delay(failures, jitter)
     record = replace(record, next_start=now + wait)
     next_start_at = later(exit_.at, wait)
-    detail = f"{describe(exit_)}; next start in {wait:.0f} s"
+    detail = f"{describe(exit_)}; next start {'at once' if first else f'in {wait:.0f} s'}"
     return observe(record, status="crashed", next_start_at=next_start_at, detail=detail)
 
 

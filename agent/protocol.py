@@ -135,7 +135,8 @@ class Observed:
     """What the agent sees of one instance; sent whole whenever any of it changes.
 
     `seq` grows with each change of this instance on this agent, so that a late or repeated report is told apart.
-    `restarts` counts restarts in place; `detail` is one plain sentence for people.
+    `restarts` counts restarts in place; `crashes` the ends that nobody asked for, once it had been healthy; `detail` is
+    one plain sentence for people.
     """
 
     id: int
@@ -152,6 +153,7 @@ class Observed:
     next_start_at: str | None = None  # while crashed: when the back-off ends
     detail: str = ""
     draining: bool = False
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,38 @@ def test_an_instance_that_was_healthy_once_is_never_given_up():
     assert life.record.observed.restarts == 20
 
 
+def test_the_first_crash_of_what_was_healthy_costs_no_wait_and_the_next_one_does():
+    life = fresh()
+    life.settle()
+    life.probe(True)
+    for crash, longest in ((1, lifecycle.FIRST_CRASH_S), (2, 4.0)):
+        life.process = "ended"
+        life.settle()
+        assert life.record.observed.status == "crashed"
+        assert life.record.observed.crashes == crash
+        assert life.record.next_start - life.now <= longest + 0.001
+        life.now += longest
+        life.settle()
+        life.probe(True)
+    assert life.record.next_start is None
+
+
+def test_an_end_that_was_asked_for_and_one_before_it_was_healthy_are_no_crashes():
+    life = fresh()
+    life.settle()
+    life.process = "ended"
+    life.settle()
+    life.now += 301
+    life.settle()
+    life.probe(True)
+    life.assign(generation=1)
+    life.settle()
+    life.now += 301
+    life.settle()
+    assert life.record.observed.restarts >= 1
+    assert life.record.observed.crashes == 0
+
+
 def test_a_healthy_period_resets_the_backoff():
     life = fresh()
     life.settle()

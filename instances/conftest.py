@@ -107,8 +107,9 @@ class Platform:
         crashes = row.restarts + 1
         at = f"2026-01-01T00:{crashes // 60:02}:{crashes % 60:02}Z"
         exit_ = {"at": at, "code": code, "lines": ["the last thing it said"]}
-        self.report(row, "crashed", restarts=row.restarts, last_exit=exit_, detail=f"exited with code {code}")
-        self.report(row, "running", "healthy", restarts=crashes, last_exit=exit_,
+        self.report(row, "crashed", restarts=row.restarts, last_exit=exit_, detail=f"exited with code {code}",
+                    crashes=crashes)  # fmt: skip
+        self.report(row, "running", "healthy", restarts=crashes, last_exit=exit_, crashes=crashes,
                     address=f"127.0.0.1:{20000 + row.pk}", started_at="2026-01-01T00:00:00Z")  # fmt: skip
 
     def restart_leader(self) -> None:

@@ -125,7 +125,7 @@ def _columns(tx: Transaction, row: Instance, seen: Observed) -> dict[str, Any]:
 
 
 def _standing(tx: Transaction, row: Instance, seen: Observed) -> dict[str, Any]:
-    """How it has kept: since when this process is healthy, and how often it ended by itself after it had been."""
+    """How it has kept: since when this process is healthy, and how often one has ended by itself after it had been."""
     fields: dict[str, Any] = {}
     if row.healthy_at is None and seen.health == "healthy":
         fields["healthy_at"] = tx.at
@@ -134,10 +134,8 @@ def _standing(tx: Transaction, row: Instance, seen: Observed) -> dict[str, Any]:
         fields["healthy_since"] = None
     elif row.healthy_since is None or seen.restarts != row.restarts:
         fields["healthy_since"] = tx.at
-    ended_anew = seen.last_exit is not None and seen.last_exit.at != (row.last_exit or {}).get("at")
-    by_itself = seen.status in (InstanceStatus.CRASHED, InstanceStatus.FAILED) and row.desired == "run"
-    if ended_anew and by_itself and row.healthy_at is not None:
-        fields["crashes"] = row.crashes + 1
+    if seen.crashes != row.crashes:
+        fields["crashes"] = seen.crashes
     return fields
 
 
