@@ -21,6 +21,8 @@ class Page(http.server.BaseHTTPRequestHandler):
             status, body = 503, b'{"error": "the database is missing"}'
         elif self.path != "/healthz" and MODE == "fails-requests":
             status, body = 500, b"a bug"
+        elif self.path == "/slow":
+            time.sleep(2)
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
