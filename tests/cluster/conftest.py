@@ -38,7 +38,8 @@ def ended_in_good_order() -> None:
 
 @pytest.fixture(scope="session")
 def lab(namespaces: None) -> Iterator[Lab]:
-    with Lab(Shape(members=3, services=("worker",), clocks=True, small_disks=True)) as running:
+    quick = {"timings": {"drain_s": 2.0}}  # nothing here has open requests
+    with Lab(Shape(members=3, services=("worker",), clocks=True, small_disks=True, keys=quick)) as running:
         yield running.start()
         running.stop()
         assert running.left_over() == []

@@ -70,7 +70,7 @@ def chaos(lab: Lab, seed: int, seconds: float, say: Say = lambda _line: None, **
 def judge(lab: Lab, work: Workload) -> Outcome:
     """Wait until the instances have settled; then everything that clients were told against everything there is."""
     if lab.shape.services:
-        wait_for(lambda: instances_settled(lab), "the instances to settle", _SETTLED_S)
+        wait_for_rest(lab)
         with contextlib.suppress(AssertionError):  # what never ends is a violation, not a time-out
             wait_for(lambda: processes_settled(lab), "the processes to settle", _SETTLED_S, every_s=0.5)
     evidence = lab.evidence()
@@ -89,17 +89,28 @@ def deployed(lab: Lab, name: str, instances: int = 2) -> str:
     return name
 
 
-def instances_settled(lab: Lab) -> bool:
-    """Every deployment has ended, every wanted instance runs, and no more."""
+def wait_for_rest(lab: Lab) -> None:
+    """Until every deployment has ended and what is wanted runs, and no more. AssertionError says what did not."""
+    begun = time.monotonic()
+    while left := unsettled(lab):
+        if time.monotonic() - begun > _SETTLED_S:
+            raise AssertionError(f"after {_SETTLED_S:g} s still not at rest: " + "; ".join(left))
+        time.sleep(0.2)
+
+
+def unsettled(lab: Lab) -> list[str]:
+    """Deployments that go on, instances on their way, apps that have other than the wanted number; empty: at rest."""
     rows = lab.database.rows(
-        "SELECT (SELECT COUNT(*) FROM instances_deployment WHERE status IN ('pending', 'rolling', 'reverting')), "
-        "(SELECT COUNT(*) FROM instances_instance WHERE status IN ('pending', 'placed', 'starting', 'stopping')), "
-        "(SELECT COUNT(*) FROM instances_instance WHERE status = 'running'), "
-        "(SELECT IFNULL(SUM(instances), 0) FROM apps_app WHERE desired_release IS NOT NULL "
-        "AND desired_state = 'running')"
+        "SELECT 'deployment', id, app_id, kind, status FROM instances_deployment "
+        "WHERE status IN ('pending', 'rolling', 'reverting') UNION ALL "
+        "SELECT 'instance', id, app_id, desired, status FROM instances_instance "
+        "WHERE status IN ('pending', 'placed', 'starting', 'stopping', 'crashed') UNION ALL "
+        "SELECT 'app', a.id, a.instances, 'wanted', COUNT(i.id) FROM apps_app a "
+        "LEFT JOIN instances_instance i ON i.app_id = a.id AND i.status = 'running' "
+        "WHERE a.desired_release IS NOT NULL AND a.desired_state = 'running' "
+        "GROUP BY a.id, a.instances HAVING COUNT(i.id) <> a.instances"
     )
-    rolling, moving, running, wanted = (int(cell) for cell in rows[0])
-    return rolling == 0 and moving == 0 and running == wanted
+    return [" ".join(row) for row in rows]
 
 
 def processes_settled(lab: Lab) -> bool:
