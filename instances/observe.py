@@ -109,7 +109,7 @@ def _seen(
         app_id=app["id"],
         state=app["desired_state"],
         instances=app["instances"],
-        deployment=_deployment_view(deployment) if deployment else None,
+        deployment=_with_figures(_deployment_view(deployment), app["id"]) if deployment else None,
         singleton=app["singleton"],
         wants=need_of(app["placement"], 0, 0.0, app["runtime"], settings.CONFIG.limits.cpu_overcommit),
         watched_since=watched_since,
@@ -140,7 +140,7 @@ def release_view(release_id: int) -> ReleaseView:
 
 
 def _deployment_view(row: dict[str, Any]) -> DeploymentView:
-    view = DeploymentView(
+    return DeploymentView(
         id=row["id"],
         kind=row["kind"],
         status=row["status"],
@@ -159,9 +159,13 @@ def _deployment_view(row: dict[str, Any]) -> DeploymentView:
         warm_until=row["warm_until"],
         finished_at=row["finished_at"],
     )
-    if view.baking_since is None or not view.on_trial or view.strategy.type != "canary":
+
+
+def _with_figures(view: DeploymentView, app_id: int) -> DeploymentView:
+    """What both sides of a canary have answered since its trial began."""
+    if view.baking_since is None or view.release is None or not view.on_trial or view.strategy.type != "canary":
         return view
-    return replace(view, compared=compare.sides(row["app_id"], row["release__id"], row["floor"], view.baking_since))
+    return replace(view, compared=compare.sides(app_id, view.release.id, view.floor, view.baking_since))
 
 
 def _release_view(row: dict[str, Any], prefix: str) -> ReleaseView | None:

@@ -97,6 +97,12 @@ class DeploymentView:
         return (self.release, self.floor) != (self.previous, self.previous_floor)
 
     @property
+    def watched(self) -> bool:
+        """Whether it can still fail though it has succeeded: it brought another release, and there is a way back."""
+        another = self.release is not None and self.previous is not None and self.release.id != self.previous.id
+        return self.status == "succeeded" and another and self.can_revert
+
+    @property
     def can_revert(self) -> bool:
         """Whether there is something else to go back to."""
         return self.previous is not None and self.changes and self.strategy.auto_revert

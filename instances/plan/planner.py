@@ -126,7 +126,7 @@ def _failure(
         waits = fleet.stage == "held" or step.ends_wait
         late = None if waits else failure.overdue(deployment, fleet, now, desired.watched_since)
         return failure.find(deployment, fleet) or step.failure or late
-    if deployment.status == "succeeded" and deployment.can_revert:
+    if deployment.watched:
         return failure.afterwards(deployment, fleet, now)
     return None
 

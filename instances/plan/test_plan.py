@@ -351,3 +351,35 @@ def test_a_release_that_was_to_come_back_but_does_not_is_given_up():
         world.now += dt.timedelta(seconds=30)
     assert world.deployment.status == "reverted"
     assert not world.serving()
+
+
+def test_a_restart_whose_instances_crash_has_nothing_to_go_back_to():
+    world = running(2)
+    world.wish("restart", release(1))
+    world.settle()
+    for row in world.serving():
+        for _ in range(3):
+            world.crash(row.id)
+    assert not any(isinstance(a, act.FailDeployment) for a in world.plan().actions)
+
+
+def test_a_release_that_crashes_while_it_is_watched_goes_and_later_it_is_let_be():
+    for wait_s, failed in ((60, True), (400, False)):
+        world = running(2)
+        world.wish("deploy", release(2))
+        world.settle()
+        world.now += dt.timedelta(seconds=wait_s)
+        row = world.serving()[0]
+        world.crash(row.id)
+        assert not any(isinstance(a, act.FailDeployment) for a in world.plan().actions)
+        world.crash(row.id)
+        assert any(isinstance(a, act.FailDeployment) for a in world.plan().actions) is failed
+
+
+def test_the_floor_of_a_percentage():
+    strategy = Strategy(max_surge="25%", max_unavailable="25%")
+    assert [strategy.surge(n) for n in (1, 4, 5, 10)] == [1, 1, 2, 3]
+    assert [strategy.floor(n) for n in (1, 4, 5, 10)] == [1, 3, 4, 8]
+    assert Strategy(max_surge=0, max_unavailable="25%").surge(2) == 1, "nothing could be replaced otherwise"
+    assert Strategy(type="canary", canary_percent=10).beside(25) == 3
+    assert Strategy(type="blue_green").headroom(4) == 5
