@@ -29,7 +29,6 @@ _INTERNAL = ("/agent/", "/internal/", "/admin", "/static")
 
 class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "accounts.authentication.RequestActorAuthentication"
-    match_subclasses = True
     name = "bearer"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
