@@ -77,21 +77,37 @@ def write_index(using: str = DEFAULT_DB_ALIAS) -> int:
     return int(row[0]) if row else 0
 
 
-def advancing(connection: BaseDatabaseWrapper, epoch: int, check: Callable[[Result], None]) -> Statement:
-    """The statement that numbers this transaction if `epoch` still holds the fence; `numbered` reads its result."""
+def advancing(
+    connection: BaseDatabaseWrapper,
+    epoch: int,
+    check: Callable[[Result], None],
+    *,
+    moves_rights: bool = False,
+    rights_as_at: int | None = None,
+) -> Statement:
+    """The statement that numbers this transaction if `epoch` still holds the fence; `numbered` reads its result.
+
+    `rights_as_at`: and if nobody has changed a right since that write. The rows' order is the order of commits, so what
+    it finds unchanged is unchanged until this transaction is over.
+    """
+    moved = "rights_index = write_index + 1, " if moves_rights else ""  # before write_index: MySQL assigns in order
+    where, values = "WHERE id = 1 AND epoch = %s", [epoch]
+    if rights_as_at is not None:
+        where, values = where + " AND rights_index = %s", [epoch, rights_as_at]
     if connection.vendor == "mysql":
-        return Statement(
-            "UPDATE consensus_fence SET write_index = LAST_INSERT_ID(write_index + 1), writer = CONNECTION_ID() "
-            "WHERE id = 1 AND epoch = %s",
-            [epoch],
-            check,
-        )
-    return Statement(
-        "UPDATE consensus_fence SET write_index = write_index + 1, writer = %s "
-        "WHERE id = 1 AND epoch = %s RETURNING write_index",
-        [os.getpid(), epoch],
-        check,
-    )
+        advance = "write_index = LAST_INSERT_ID(write_index + 1), writer = CONNECTION_ID()"
+        return Statement(f"UPDATE consensus_fence SET {moved}{advance} {where}", values, check)  # noqa: S608 - ours
+    advance = "write_index = write_index + 1, writer = %s"
+    sql = f"UPDATE consensus_fence SET {moved}{advance} {where} RETURNING write_index"  # noqa: S608 - ours
+    return Statement(sql, [os.getpid(), *values], check)
+
+
+def rights_index(connection: BaseDatabaseWrapper) -> int:
+    """The write that last changed who may do what. Read before a copy of a right, it tells how old the copy is."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT rights_index FROM consensus_fence WHERE id = 1")
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0
 
 
 def index_sql(connection: BaseDatabaseWrapper) -> str:

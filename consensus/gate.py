@@ -28,10 +28,11 @@ from consensus import event_rows, fence, full_disk, sqlite_lock
 from consensus.lease import ConsensusUnavailable, Held, Lease
 from omni.kernel import clock, failpoints, pipeline
 from omni.kernel.context import Actor, request_id
-from omni.kernel.errors import Conflict, DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown, StorageFull
+from omni.kernel.errors import DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown, StorageFull
 from omni.kernel.events import EventDraft
 from omni.kernel.models import ORDINALS
 from omni.kernel.pipeline import Statement
+from omni.kernel.tables import RIGHTS_TABLES
 
 Result = TypeVar("Result")
 
@@ -41,7 +42,7 @@ _log = logging.getLogger("omni.gate")
 
 
 class Outdated(Exception):
-    """A verb decided on a copy, and the proof before the fence says that it is so no more: run the verb again."""
+    """A verb decided on a copy of a right, and rights have changed since: it runs again, without copies."""
 
 
 @dataclass(slots=True)
@@ -55,10 +56,12 @@ class Transaction:
     rehearsal: bool = False
     events: list[EventDraft] = field(default_factory=list)
     write_index: int | None = None  # known once the fence has numbered the transaction
-    proofs: list[Statement] = field(default_factory=list)  # their checks raise Outdated when a copy was not so
     before_fence: list[Statement] = field(default_factory=list)  # writes whose results the verb does not need
     after_fence: list[Statement] = field(default_factory=list)  # kept answers, with the number (`fence.index_sql`)
     after_commit: list[Callable[[], None]] = field(default_factory=list)  # effects that may be lost
+    fresh: bool = False  # decide on no copies
+    rights_as_at: int | None = None  # the age of the copies that the verb decided on
+    moves_rights: bool = False
     _wrote: bool = False
 
     def record(
@@ -77,8 +80,16 @@ class Transaction:
             raise RuntimeError("one transaction recorded more events than an index has room for")
         self.events.append(EventDraft(kind, object_type, object_id, org_id, app_id, change or {}, cause))
 
-    def wrote(self) -> None:
+    def wrote(self, table: str) -> None:
         self._wrote = True
+        if table in RIGHTS_TABLES or table == "?":
+            self.moves_rights = True
+
+    def rely_on(self, rights_as_at: int) -> None:
+        """The verb decides on a copy of rights as they were at that write; the fence says whether they still are so."""
+        if self.rights_as_at not in (None, rights_as_at):
+            raise Outdated
+        self.rights_as_at = rights_as_at
 
     @property
     def dirty(self) -> bool:
@@ -132,19 +143,18 @@ def run(
     Raises NotLeader/NoLeader or DatabaseUnavailable when nothing happened, OutcomeUnknown when the connection broke
     during COMMIT, and whatever the verb raises (nothing is kept then).
     """
-    held = _held()
-    for attempt in range(1, _TRIES + 1):
-        tx = Transaction(actor, cause, clock.now(), held.epoch)
+    held, fresh = _held(), False
+    for attempt in range(1, _TRIES + 2):
+        tx = Transaction(actor, cause, clock.now(), held.epoch, fresh=fresh)
         try:
             result = _once(tx, verb, held, using)
         except OperationalError as error:
-            if attempt == _TRIES or not _another_try(error, attempt, connections[using]):
+            if attempt >= _TRIES or not _another_try(error, attempt, connections[using]):
                 raise DatabaseUnavailable(f"the database refused the transaction: {_brief(error)}") from error
             time.sleep(random.uniform(0.005, 0.03) * attempt)  # noqa: S311
             continue
         except Outdated:
-            if attempt == _TRIES:
-                raise Conflict("What this decides on is being changed.", next="repeat the request") from None
+            fresh = True
             continue
         except InterfaceError as error:
             raise DatabaseUnavailable(f"the database connection was lost: {_brief(error)}") from error
@@ -162,21 +172,13 @@ def rehearse(
     verb: Callable[[Transaction], Result], *, actor: Actor, cause: str, using: str = DEFAULT_DB_ALIAS
 ) -> Result:
     """Run `verb`, keep its result and undo everything it wrote: the truth behind `?dry_run=true`."""
-    held = _held()
-    connection = connections[using]
-    for _ in range(_TRIES):
-        tx = Transaction(actor, cause, clock.now(), held.epoch, rehearsal=True)
-        with (
-            contextlib.suppress(Outdated),
-            sqlite_lock.held(connection),
-            _permit(connection, tx),
-            transaction.atomic(using=using),
-        ):
-            result = verb(tx)
-            pipeline.run(connection, [*tx.proofs, *tx.before_fence])
-            transaction.set_rollback(True, using=using)
-            return result
-    raise Conflict("What this decides on is being changed.", next="repeat the request")
+    held, connection = _held(), connections[using]
+    tx = Transaction(actor, cause, clock.now(), held.epoch, rehearsal=True, fresh=True)
+    with sqlite_lock.held(connection), _permit(connection, tx), transaction.atomic(using=using):
+        result = verb(tx)
+        pipeline.run(connection, tx.before_fence)
+        transaction.set_rollback(True, using=using)
+    return result
 
 
 @contextlib.contextmanager
@@ -239,7 +241,7 @@ def _another_try(error: OperationalError, attempt: int, connection: BaseDatabase
 
 
 def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
-    """Proofs, what the verb left to write, the fence, the rows that carry its number: in one packet where possible.
+    """What the verb left to write, the fence, the rows that carry its number: in one packet where that is possible.
 
     The fence's result is looked at before anything behind it, and COMMIT is sent by the caller when all of it was well.
     Nothing slow may stand between here and there.
@@ -250,16 +252,19 @@ def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
 
     def numbered(result: pipeline.Result) -> None:
         tx.write_index = fence.numbered(connection, result)
+        if tx.write_index is None and tx.rights_as_at is not None:
+            raise Outdated  # or deposed: the next run, which relies on nothing, will tell
         if tx.write_index is None:
             _log.warning("deposed: the fence refused epoch %d (%s)", held.epoch, tx.cause)
             raise NotLeader(None)
 
-    advance = fence.advancing(connection, held.epoch, numbered)
+    moves_rights = tx.moves_rights or any(table in one.sql for one in tx.before_fence for table in RIGHTS_TABLES)
+    advance = fence.advancing(connection, held.epoch, numbered, moves_rights=moves_rights, rights_as_at=tx.rights_as_at)
     stamp = event_rows.Stamp(
         tx.at, held.epoch, held.claim_id, _settings.member, tx.actor.label, tx.cause, request_id.get()
     )
     events = event_rows.statements(connection, tx.events, stamp)
-    pipeline.run(connection, [*tx.proofs, *tx.before_fence, advance, *events, *tx.after_fence])
+    pipeline.run(connection, [*tx.before_fence, advance, *events, *tx.after_fence])
     failpoints.hit("fenced_before_commit")
 
 

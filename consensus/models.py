@@ -19,6 +19,7 @@ class Fence(models.Model):
     claim_id = models.CharField(max_length=32, default="")
     writer = models.BigIntegerField(default=0)  # the connection (or process) that wrote last, for a claimer to kill
     claimed_at = models.DateTimeField(null=True)
+    rights_index = models.BigIntegerField(db_default=0)  # the write that last changed who may do what
 
     class Meta:
         constraints = [models.CheckConstraint(condition=models.Q(id=1), name="consensus_fence_is_one_row")]

@@ -15,9 +15,8 @@ from consensus.lease import NoLease
 from consensus.models import Fence
 from consensus.write_guard import UngatedWrite, written_table
 from omni.kernel.context import system
-from omni.kernel.errors import Conflict, NoLeader, NotLeader
+from omni.kernel.errors import NoLeader, NotLeader
 from omni.kernel.models import Event
-from omni.kernel.pipeline import Result, Statement
 from omni.testing.factories import make_org
 
 pytestmark = [pytest.mark.django_db(databases=["default", "telemetry"]), pytest.mark.usefixtures("fence")]
@@ -205,25 +204,29 @@ def test_no_event_carries_an_old_epoch_after_a_claim(lease: FakeLease) -> None:
     assert epochs[-1] == 2
 
 
-@pytest.mark.parametrize("outdated", [1, 3, 4])
-def test_a_verb_that_decided_on_an_old_copy_runs_again_on_nothing_of_its_own(outdated: int) -> None:
-    runs: list[int] = []
-
-    def disprove(_result: Result) -> None:
-        raise gate.Outdated
+def test_a_verb_that_decided_on_an_old_copy_runs_again_without_copies() -> None:
+    runs: list[tuple[int, bool]] = []
 
     def verb(tx: gate.Transaction) -> Org:
-        runs.append(Org.objects.filter(name="copied").count())
-        org = create_org(tx, name="copied")
-        if len(runs) <= outdated:
-            tx.proofs.append(Statement("SELECT 1", check=disprove))
-        return org
+        runs.append((Org.objects.filter(name="copied").count(), tx.fresh))
+        if not tx.fresh:
+            tx.rely_on(-1)
+        return create_org(tx, name="copied")
 
-    if outdated < 4:
+    gate.run(verb, actor=ME, cause="test")
+    assert runs == [(0, False), (0, True)]
+    assert Org.objects.filter(name="copied").count() == 1
+    assert Event.objects.filter(kind="org.created").count() == 1
+
+
+def test_a_deposed_leader_is_told_so_whatever_it_relied_on(lease: FakeLease) -> None:
+    fence.claim("test", "another")
+
+    def verb(tx: gate.Transaction) -> Org:
+        if not tx.fresh:
+            tx.rely_on(0)
+        return create_org(tx, name="late")
+
+    with pytest.raises(NotLeader):
         gate.run(verb, actor=ME, cause="test")
-    else:
-        with pytest.raises(Conflict):
-            gate.run(verb, actor=ME, cause="test")
-    assert runs == [0] * min(outdated + 1, 4)
-    assert Org.objects.filter(name="copied").count() == (outdated < 4)
-    assert Event.objects.filter(kind="org.created").count() == (outdated < 4)
+    assert not Org.objects.filter(name="late").exists()

@@ -50,7 +50,7 @@ def guard(
             permit = getattr(context["connection"], "omni_write_permit", None)
             if permit is None:
                 raise UngatedWrite(f"{table} was to be written outside a gate transaction: {sql[:120]}")
-            permit.wrote()
+            permit.wrote(table)
     return execute(sql, params, many, context)
 
 

@@ -37,3 +37,7 @@ UNGATED_TABLES: frozenset[str] = frozenset(
     }
     | set(TELEMETRY_MODELS.values())
 )
+
+# Tables that say who may do what and how much. A gate transaction that writes one of them moves the fence's
+# `rights_index`, so that a copy of a right can be known to be still so (`accounts.own_org`).
+RIGHTS_TABLES: frozenset[str] = frozenset({"accounts_org", "accounts_membership", "accounts_apitoken", "auth_user"})
