@@ -19,7 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +67,49 @@ def run(
     """Measure in a process of its own, after `warm_s` that do not count. `watch`: processes by the name of a sum."""
     job = {"port": port, "requests": requests, "connections": connections, "seconds": seconds, "warm_s": warm_s,
            "watch": {name: list(pids) for name, pids in (watch or {}).items()}}  # fmt: skip
-    command = [sys.executable, "-m", "bench.load", "-"]
+    return Measured(**_in_a_process(job, seconds + warm_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one candidate of `turns` is asked, and which processes' CPU time counts as its own."""
+
+    port: int
+    requests: list[str]
+    watch: Mapping[str, Sequence[int]]
+
+
+def turns(
+    targets: Mapping[str, Target], *, rounds: int, slot_s: float = 0.5, connections: int = 8
+) -> dict[str, list[Measured]]:
+    """All candidates in turn, `rounds` times, in short slots and one process: forwards, backwards, forwards…
+
+    What disturbs a shared machine lasts longer than a slot, so that it hits neighbours alike.
+    """
+    jobs = {
+        name: {"port": target.port, "requests": target.requests, "connections": connections, "seconds": slot_s,
+               "warm_s": 0.05, "watch": {what: list(pids) for what, pids in target.watch.items()}}
+        for name, target in targets.items()
+    }  # fmt: skip
+    found: dict[str, list[dict[str, Any]]] = _in_a_process(
+        {"turns": jobs, "rounds": rounds}, rounds * len(jobs) * (slot_s + 0.2)
+    )
+    return {name: [Measured(**one) for one in results] for name, results in found.items()}
+
+
+def _in_a_process(job: dict[str, Any], about_s: float) -> Any:
     done = subprocess.run(
-        command,
+        [sys.executable, "-m", "bench.load", "-"],
         input=json.dumps(job),
         capture_output=True,
         text=True,
         cwd=PROJECT,
-        timeout=seconds + warm_s + 60,
+        timeout=about_s * 2 + 60,
         check=False,
     )
     if done.returncode:
         raise RuntimeError(f"the load generator failed: {done.stderr[-2000:]}")
-    return Measured(**json.loads(done.stdout))
+    return json.loads(done.stdout)
 
 
 def cpu_s(pids: Sequence[int]) -> float:
@@ -158,15 +188,29 @@ async def _answer(reader: asyncio.StreamReader) -> str:
     return status
 
 
+async def _take_turns(job: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in job["turns"]}
+    order = list(job["turns"].items())
+    for _ in range(job["rounds"]):
+        for name, one in order:
+            found[name].append(asdict(await _Load(one).go()))
+        order.reverse()
+    return found
+
+
+async def _do(job: dict[str, Any]) -> Any:
+    return await _take_turns(job) if "turns" in job else asdict(await _Load(job).go())
+
+
 def main() -> None:
     job = json.loads(sys.stdin.read() if sys.argv[1:] == ["-"] else sys.argv[1])
     try:
         import uvloop
 
-        measured = uvloop.run(_Load(job).go())
+        found = uvloop.run(_do(job))
     except ImportError:
-        measured = asyncio.run(_Load(job).go())
-    print(json.dumps({name: getattr(measured, name) for name in Measured.__dataclass_fields__}))
+        found = asyncio.run(_do(job))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

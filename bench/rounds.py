@@ -17,6 +17,19 @@ class Rounds:
             for name, measure in candidates.items():
                 self.results[name].append(measure())
 
+    @classmethod
+    def of(cls, results: dict[str, list[Measured]]) -> Rounds:
+        """What was measured already."""
+        made = cls({}, 0)
+        made.results = results
+        return made
+
+    def spread(self, name: str, floor: str) -> tuple[float, float]:
+        """The quartiles of the rounds' ratios: how much of a ratio is noise."""
+        pairs = zip(self.results[name], self.results[floor], strict=True)
+        low, _, high = statistics.quantiles(mine.per_s / other.per_s for mine, other in pairs)
+        return low, high
+
     def ratio(self, name: str, floor: str) -> float:
         """Median over the rounds of rate / floor's rate."""
         pairs = zip(self.results[name], self.results[floor], strict=True)
@@ -29,10 +42,14 @@ class Rounds:
         """Median of the CPU time that `what` (a server) spent on one request."""
         return statistics.median(one.cpu_ms[what] for one in self.results[name])
 
-    def cpu_ratio(self, name: str, floor: str, what: str) -> float:
-        """Median over the rounds of the CPU time per request / the floor's."""
-        pairs = zip(self.results[name], self.results[floor], strict=True)
-        return statistics.median(mine.cpu_ms[what] / other.cpu_ms[what] for mine, other in pairs)
+    def cpu_in_all(self, name: str, floor: str, what: str) -> float:
+        """CPU time per request over all rounds / the floor's; a slot alone is too short for the kernel's ticks."""
+
+        def spent(results: list[Measured]) -> float:
+            answered = [sum(one.statuses.values()) for one in results]
+            return sum(one.cpu_ms[what] * count for one, count in zip(results, answered, strict=True)) / sum(answered)
+
+        return spent(self.results[name]) / spent(self.results[floor])
 
     def latency(self, name: str) -> str:
         middle = statistics.median(one.p50_ms for one in self.results[name])
