@@ -42,6 +42,12 @@ def leader_name() -> str:
     return answer.leader or ""
 
 
+def _index_before(request: HttpRequest) -> int | None:
+    """What the answer will reflect at least. Nothing is asked for a write: one that succeeds has a number of its own."""
+    known = index.seen(0) if request.method not in ("GET", "HEAD", "OPTIONS") else 0
+    return known or index.recent()
+
+
 class RequestContextMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -54,7 +60,7 @@ class RequestContextMiddleware:
         if request.encoding is not None:  # the Content-Type's charset, by which Django would read the query too
             request.encoding = "utf-8"
         try:
-            before = None if request.path_info.startswith(_PLAIN) else index.recent()
+            before = None if request.path_info.startswith(_PLAIN) else _index_before(request)
             response = self._get_response(request)
         finally:
             request_id.reset(token)
