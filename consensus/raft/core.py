@@ -13,8 +13,10 @@ It leans on private names: that is why the version is pinned and checked. One th
 
 from __future__ import annotations
 
+import _socket
 import logging
 import math
+import socket
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +43,8 @@ _log = logging.getLogger("omni.raft")
 _TESTED_WITH = "0.3.17"
 if VERSION != _TESTED_WITH:
     raise ImportError(f"consensus.raft.core was made for pysyncobj {_TESTED_WITH} and its private names, not {VERSION}")
+# It puts a function for Windows in the place of socket.inet_ntop, on every system and for the whole process.
+socket.inet_ntop = _socket.inet_ntop
 # Its own clock is CLOCK_MONOTONIC_RAW, which runs apart from everybody else's.
 syncobj.monotonicTime = lambda: clock.monotonic()  # noqa: PLW0108 - tests replace it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -340,3 +341,8 @@ def test_a_history_that_the_majority_forgot_is_given_up(make: Make) -> None:
     world.start("c-1")
     with pytest.raises((Diverged, AssertionError), match=r"committed here|applied at"):
         world.run(20.0)
+
+
+def test_importing_the_library_leaves_the_socket_module_alone() -> None:
+    """It puts a function for Windows in the place of socket.inet_ntop, wherever it is imported."""
+    assert socket.inet_ntop(socket.AF_INET, bytes([127, 0, 0, 1])) == "127.0.0.1"

@@ -21,7 +21,8 @@ from omni.kernel import clock
 from omni.kernel.errors import NotLeader
 from omni.testing.factories import make_fence
 
-pytestmark = pytest.mark.django_db(databases=["default", "telemetry"])
+# Not inside a transaction of the test: a claimer closes its connection when it is old or the database fails.
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "telemetry"])
 
 
 class Member:
