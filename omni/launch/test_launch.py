@@ -107,7 +107,8 @@ class Machine:
     def start(self, *options: str) -> subprocess.Popen[str]:
         path = self.plan() if not (self.state / "run" / "plan.json").exists() else self.state / "run" / "plan.json"
         command = [sys.executable, "-m", "omni.launch", "--plan", str(path), *options]
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background hands on that it is ignored
+        # A test run in the background would hand on that it ignores the signal.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.started.append(process)
         return process
