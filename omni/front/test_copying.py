@@ -200,7 +200,9 @@ def test_nobody_but_a_member_sees_or_changes_a_copy(tmp_path: Path, method: str,
 
 
 @pytest.mark.parametrize(
-    "path", ["/internal/copies/../../etc/passwd", "/internal/copies/abc", f"/internal/copies/{SHA}/x"]
+    "path",
+    ["/internal/copies/../../etc/passwd", "/internal/copies/abc", f"/internal/copies/{SHA}/x"],
+    ids=["outside", "no-digest", "below-a-digest"],
 )
 def test_no_other_path_is_a_copy(tmp_path: Path, path: str) -> None:
     assert not Cluster(tmp_path).hosts[0].copying.takes(request("GET", path))

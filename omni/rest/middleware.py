@@ -43,7 +43,7 @@ def leader_name() -> str:
 
 
 def _index_before(request: HttpRequest) -> int | None:
-    """What the answer will reflect at least. Nothing is asked for a write: one that succeeds has a number of its own."""
+    """What the answer will reflect at least. A write asks for nothing: one that succeeds has a number of its own."""
     known = index.seen(0) if request.method not in ("GET", "HEAD", "OPTIONS") else 0
     return known or index.recent()
 
