@@ -24,7 +24,7 @@ import statistics, time
 from instances.telemetry.figures import read_app
 ids = IDS
 times = []
-for turn in range(400):
+for turn in range(1200):
     begun = time.perf_counter()
     assert read_app(ids[turn % len(ids)])
     times.append(time.perf_counter() - begun)
@@ -89,11 +89,11 @@ def measure(small: Platform, large: Platform, few: range, many: range, options: 
     return Rounds.of({name: [one.check(200) for one in found] for name, found in results.items()})
 
 
-def _readings(platforms: dict[str, tuple[Platform, range]], rounds: int = 5) -> dict[str, list[float]]:
+def _readings(platforms: dict[str, tuple[Platform, range]], rounds: int = 6) -> dict[str, list[float]]:
     """Microseconds of one uncached reading, in turn: the fast quarter, which no neighbour disturbed."""
     found: dict[str, list[float]] = {name: [] for name in platforms}
-    for _ in range(rounds):
-        for name, (platform, apps) in platforms.items():
+    for turn in range(rounds):
+        for name, (platform, apps) in reversed(platforms.items()) if turn % 2 else platforms.items():
             code = _READING.replace("IDS", repr(_spread(apps, 200)))
             found[name].append(float(platform.manage(code).split()[-1]))
     return found

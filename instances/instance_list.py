@@ -21,7 +21,9 @@ from omni.rest.paging import refused
 
 _SELECT = (
     "SELECT i.id, i.slot, i.status, i.health, i.desired, r.version, r.number, n.name, i.address, i.restarts, "
-    "i.started_at, i.created_at, i.finished_at, i.revision FROM instances_instance i "
+    # as text, which costs the database less than the driver's dates cost us
+    "CAST(i.started_at AS CHAR), CAST(i.created_at AS CHAR), CAST(i.finished_at AS CHAR), i.revision "
+    "FROM instances_instance i "
     "JOIN releases_release r ON r.id = i.release_id LEFT JOIN instances_node n ON n.id = i.node_id WHERE i.app_id = %s"
 )
 _LATEST = "SELECT instance_id, cpu_percent, memory_bytes FROM instances_latestsample WHERE app_id = %s AND at_us > %s"
@@ -74,11 +76,12 @@ def show(app_id: int, rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     if any(row[2] == InstanceStatus.RUNNING for row in rows):
         found = sql.select(_LATEST, [app_id, clock.to_us(now) - FRESH_US])
         measured = {row[0]: (row[1], row[2]) for row in found}
+    now = now.replace(tzinfo=None)
     return [_shown(row, measured.get(row[0], (None, None)), now) for row in rows]
 
 
 def _shown(row: tuple[Any, ...], figures: tuple[Any, Any], now: dt.datetime) -> dict[str, Any]:
-    running, started = row[2] == InstanceStatus.RUNNING, moment(row[10])
+    running, started = row[2] == InstanceStatus.RUNNING, row[10]
     return {
         "id": row[0],
         "slot": row[1],
@@ -92,10 +95,12 @@ def _shown(row: tuple[Any, ...], figures: tuple[Any, Any], now: dt.datetime) -> 
         "cpu_percent": figures[0] if running else None,
         "memory_bytes": figures[1] if running else None,
         "restarts": row[9],
-        "uptime_s": round((now - started).total_seconds(), 3) if running and started else None,
+        "uptime_s": round((now - dt.datetime.fromisoformat(started)).total_seconds(), 3)
+        if running and started
+        else None,
         "started_at": _time(started),
-        "created_at": _time(moment(row[11])),
-        "finished_at": _time(moment(row[12])),
+        "created_at": _time(row[11]),
+        "finished_at": _time(row[12]),
         "revision": row[13],
     }
 
@@ -108,5 +113,8 @@ def moment(stored: Any) -> dt.datetime | None:
     return found.replace(tzinfo=dt.UTC)
 
 
-def _time(moment: dt.datetime | None) -> str | None:
-    return moment.isoformat(timespec="microseconds")[:26] + "Z" if moment is not None else None
+def _time(stored: str | None) -> str | None:
+    """RFC 3339 from a database's text, which is UTC; SQLite leaves out microseconds that are 0."""
+    if stored is None:
+        return None
+    return f"{stored[:10]}T{stored[11:]}{'Z' if len(stored) == 26 else '.000000Z'}"
