@@ -254,10 +254,13 @@ class _Lines:
 
     def take(self, data: bytes) -> list[str]:
         """The lines that are whole now; no data is the end of the stream."""
-        text = (self._rest + data).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *whole, self._rest = text.split(b"\n")
-        if not data or len(self._rest) > self.MOST:
-            whole, self._rest = [*whole, self._rest] if self._rest else whole, b""
+        text = self._rest + data
+        held = b"\r" if data and text.endswith(b"\r") else b""  # its line feed may come with the next bytes
+        text = text.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *whole, rest = text.split(b"\n")
+        if not data or len(rest) > self.MOST:
+            whole, rest = [*whole, rest] if rest else whole, b""
+        self._rest = rest + held
         return [line.decode("utf-8", "replace") for line in whole]
 
 

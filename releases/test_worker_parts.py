@@ -263,6 +263,11 @@ def test_a_line_stays_one_line_of_bounded_size(text: str) -> None:
     assert len(cleaned.encode()) <= 16 * 1024
 
 
+def test_a_line_end_that_is_cut_in_two_is_one() -> None:
+    lines = _Lines(0)
+    assert lines.take(b"one\r") + lines.take(b"\ntwo\r\n") + lines.take(b"") == ["one", "two"]
+
+
 @given(text=st.text(st.sampled_from("ab\r\nü"), max_size=60), cuts=st.lists(st.integers(0, 60), max_size=6))
 def test_lines_do_not_depend_on_how_the_bytes_arrive(text: str, cuts: list[int]) -> None:
     data = text.replace("\r\n", "\n").encode()
