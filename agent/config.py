@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.protocol import from_json
+from agent.plain import from_json
 
 INSTANCE_PORTS_PER_MEMBER = 500
 

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from agent import protocol
+from agent import plain, protocol
 from agent.protocol import Assignment, Assignments, HealthCheck, Observed, ReleaseRef
 
 
@@ -120,10 +120,10 @@ class FakePlane:
         with self._changed:
             self._changed.wait_for(lambda: self.index > index, timeout=min(wait, 5.0))
             listed = list(self.wanted.values())
-            return protocol.to_json(Assignments(self.cluster_id, self.epoch, self.index, self.node, listed))
+            return plain.to_json(Assignments(self.cluster_id, self.epoch, self.index, self.node, listed))
 
     def report(self, data: dict[str, Any]) -> dict[str, Any]:
-        report = protocol.from_json(protocol.Report, data)
+        report = plain.from_json(protocol.Report, data)
         self.reports += 1
         self.incarnations.add(report.incarnation)
         for observed in report.instances:
@@ -131,10 +131,10 @@ class FakePlane:
             self.history.setdefault(observed.id, []).append(observed)
         self.gone.update(report.gone)
         if report.facts is not None:
-            self.facts = protocol.to_json(report.facts)
+            self.facts = plain.to_json(report.facts)
         known = [observed.id for observed in report.instances]
         unknown = sorted(self.unknown)
-        return protocol.to_json(protocol.ReportAnswer(self.index, self.epoch, known, unknown, self.facts is None))
+        return plain.to_json(protocol.ReportAnswer(self.index, self.epoch, known, unknown, self.facts is None))
 
     def log(self, data: dict[str, Any]) -> dict[str, Any]:
         answer = {}

@@ -18,7 +18,8 @@ import orjson
 from agent import clock
 from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.instance import Instance
-from agent.protocol import HostSample, Sample, Samples, to_json
+from agent.plain import to_json
+from agent.protocol import HostSample, Sample, Samples
 from agent.runtimes.base import RuntimeFault
 from agent.supervisor import Supervisor
 

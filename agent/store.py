@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent import protocol
+from agent import plain
 from agent.record import Record
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Store:
     def save(self, record: Record) -> None:
         directory = self.directory(record.id)
         directory.mkdir(mode=0o711, exist_ok=True)  # without a sandbox its user must get through to its home
-        write_atomically(directory / RECORD, protocol.to_json(record))
+        write_atomically(directory / RECORD, plain.to_json(record))
 
     def load(self) -> list[Record]:
         """Every record of this node. One that cannot be read is reported and left for people to look at."""
@@ -102,16 +102,16 @@ class Store:
 
     def applied(self) -> Applied:
         try:
-            return protocol.from_json(Applied, json.loads((self.state_dir / "applied.json").read_bytes()))
+            return plain.from_json(Applied, json.loads((self.state_dir / "applied.json").read_bytes()))
         except (OSError, ValueError):
             return Applied()
 
     def save_applied(self, applied: Applied) -> None:
-        write_atomically(self.state_dir / "applied.json", protocol.to_json(applied))
+        write_atomically(self.state_dir / "applied.json", plain.to_json(applied))
 
 
 def read_record(path: Path) -> Record:
-    return protocol.from_json(Record, json.loads(path.read_bytes()))
+    return plain.from_json(Record, json.loads(path.read_bytes()))
 
 
 def write_atomically(path: Path, data: Any) -> None:

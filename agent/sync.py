@@ -17,7 +17,8 @@ import orjson
 
 from agent import backoff, clock
 from agent.control import ControlPlane, NoAnswer, Rejected
-from agent.protocol import Assignment, Assignments, NodeFacts, Observed, Report, ReportAnswer, from_json, to_json
+from agent.plain import from_json, to_json
+from agent.protocol import Assignment, Assignments, NodeFacts, Observed, Report, ReportAnswer
 from agent.supervisor import ForeignList, Supervisor
 
 log = logging.getLogger(__name__)

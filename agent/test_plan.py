@@ -162,7 +162,7 @@ def test_every_life_obeys_the_table_and_comes_to_its_end(events: list[tuple[str,
 @given(st.lists(EVENTS, max_size=30))
 def test_an_agent_that_dies_between_any_two_steps_goes_on_from_the_record(events: list[tuple[str, Any]]):
     """The record alone decides: reading it back from JSON changes nothing."""
-    from agent.protocol import from_json, to_json
+    from agent.plain import from_json, to_json
 
     life = fresh()
     for event, value in events:

@@ -217,7 +217,7 @@ def test_records_belong_to_their_node_and_survive_a_damaged_neighbour(tmp_path: 
 
 
 def test_one_assignment_that_cannot_be_read_does_not_stop_the_others():
-    from agent.protocol import to_json
+    from agent.plain import to_json
     from agent.sync import readable
 
     good = to_json(assignment(1, ReleaseRef(1, "1", "0" * 64, 1), "x"))

@@ -26,7 +26,7 @@ import psutil
 from agent.ingress.counts import Counter
 from agent.ingress.testbed.bed import Bed
 from agent.ingress.testbed.control import ControlPlane
-from agent.protocol import HostRoute, Target
+from agent.routing import HostRoute, Target
 from bench.harness import report, table
 
 CONNECTIONS = 16

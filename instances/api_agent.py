@@ -1,4 +1,4 @@
-"""`/agent/…`: what agents and ingresses ask and report, as `agent/protocol.py` has it. Not part of the public API.
+"""`/agent/…`: what agents and ingresses ask and report (`agent.protocol`, `agent.routing`). Not part of the public API.
 
 Scope `agent:sync`; a node's token reads and reports for its own node only. Heartbeats touch neither gate nor database.
 """
@@ -17,7 +17,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from agent.protocol import Drained, Report, ReportAnswer, RequestCounts, Samples, from_json, to_json
+from agent.plain import from_json, to_json
+from agent.protocol import Report, ReportAnswer, Samples
+from agent.routing import Drained, RequestCounts
 from consensus import gate
 from consensus.lease import ConsensusUnavailable, Held
 from instances import assignments, draining, heartbeats, reports, routes, snapshot

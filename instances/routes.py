@@ -1,4 +1,4 @@
-"""Which host names the ingress serves and which instances stand behind them: `agent.protocol.Routes` from rows.
+"""Which host names the ingress serves and which instances stand behind them: `agent.routing.Routes` from rows.
 
 Owns the rule of who gets requests: running, healthy, wanted, of an app that is to run, and on the side of its rollout
 that takes requests (`rollout.traffic`). Reads only; kept in this process

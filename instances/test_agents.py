@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from django.conf import settings
 
-from agent.protocol import Assignments, Routes, from_json
+from agent.plain import from_json
+from agent.protocol import Assignments
+from agent.routing import Routes
 from agent.sync import readable
 from apps.models import ConfigRevision
 from consensus import gate

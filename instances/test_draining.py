@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.protocol import Routes, from_json
+from agent.plain import from_json
+from agent.routing import Routes
 from consensus.gate import maintenance
 from instances.assignments import of_node
 from instances.conftest import Platform, call, node_token

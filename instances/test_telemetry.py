@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.protocol import LATENCY_BUCKETS_MS
+from agent.routing import LATENCY_BUCKETS_MS
 from instances.conftest import Platform, call, node_token
 from instances.models import HostSample, LogLine, LogOffset, Node, RequestSample, Sample
 from instances.telemetry import figures, ingest, quantiles, retention, spans

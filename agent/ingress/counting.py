@@ -21,7 +21,8 @@ from agent.ingress.accesslog import AccessLog, Position
 from agent.ingress.counts import Counter
 from agent.ingress.follow import CONNECT_S, Members
 from agent.ingress.table import write_json
-from agent.protocol import RequestCount, RequestCounts, from_json
+from agent.plain import from_json
+from agent.routing import RequestCount, RequestCounts
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from agent.ingress import names
-from agent.protocol import LATENCY_BUCKETS_MS, RequestCount
+from agent.routing import LATENCY_BUCKETS_MS, RequestCount
 
 CLOSE_AFTER_S = 1.0  # after a window's end, for lines that are still being written
 MAX_UPSTREAMS = 20000

@@ -16,7 +16,7 @@ import orjson
 
 from agent.ingress import names
 from agent.ingress.follow import CONNECT_S, Members
-from agent.protocol import Drained
+from agent.routing import Drained
 
 log = logging.getLogger(__name__)
 

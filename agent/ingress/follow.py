@@ -13,7 +13,8 @@ import httpx
 import orjson
 
 from agent.ingress.table import RouteTable, Verdict
-from agent.protocol import Routes, from_json
+from agent.plain import from_json
+from agent.routing import Routes
 
 log = logging.getLogger(__name__)
 

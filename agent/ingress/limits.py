@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from agent.protocol import HostRoute
+from agent.routing import HostRoute
 
 MAX_BUCKETS = 10_000
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from urllib.parse import parse_qs
 
 from agent.ingress.limits import TokenBuckets
-from agent.protocol import HostRoute
+from agent.routing import HostRoute
 
 ASK_LIMIT, ASK_CERTIFICATE = "/.omni/limit", "/.omni/certificate"
 HEADER_LIMIT = 65536

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.protocol import HostRoute
+from agent.routing import HostRoute
 
 _DIGITS = "0123456789abcdef"
 _STEPS = 16**3

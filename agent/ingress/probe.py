@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Iterable
 
 from agent.ingress.names import IPAddress
-from agent.protocol import Target
+from agent.routing import Target
 
 INTERVAL_S = 1.0
 TIMEOUT_S = 1.0

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from agent.ingress import names, wire
-from agent.protocol import HostRoute, Target
+from agent.routing import HostRoute, Target
 
 LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
 TCP_SIZE = 65535

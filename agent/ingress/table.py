@@ -16,7 +16,8 @@ from typing import Any
 
 import orjson
 
-from agent.protocol import HostRoute, Routes, Target, from_json
+from agent.plain import from_json
+from agent.routing import HostRoute, Routes, Target
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent.ingress import names, wire
 from agent.ingress.probe import Prober
 from agent.ingress.resolver import TCP_SIZE, Answers
-from agent.protocol import HostRoute, Target
+from agent.routing import HostRoute, Target
 
 ids = st.integers(1, 2**31)
 ips = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))

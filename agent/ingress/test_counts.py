@@ -15,7 +15,7 @@ from agent.ingress.accesslog import AccessLog, Position
 from agent.ingress.counting import RequestCounting
 from agent.ingress.counts import Counter
 from agent.ingress.follow import Members
-from agent.protocol import LATENCY_BUCKETS_MS
+from agent.routing import LATENCY_BUCKETS_MS
 
 entries = st.tuples(
     st.floats(1e9, 1e9 + 100), st.integers(0, 3), st.integers(1, 3), st.integers(100, 599), st.floats(0, 20000)

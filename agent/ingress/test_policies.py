@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.ingress.caddy_config import Layout, build
 from agent.ingress.limits import TokenBuckets
 from agent.ingress.policies import HostPolicy, policies_of, share_pattern
-from agent.protocol import HostRoute, Target
+from agent.routing import HostRoute, Target
 
 LAYOUT = Layout("127.0.0.1", 8080, 5353, 4444, Path("admin"), Path("access.log"), Path("caddy.log"))
 

@@ -7,7 +7,7 @@ import socket
 
 from agent.ingress.probe import Prober
 from agent.ingress.testbed.bed import free_port
-from agent.protocol import Target
+from agent.routing import Target
 
 
 def test_a_refusing_port_is_found_and_a_returning_one_taken_back() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from agent.ingress.testbed.bed import ROOT, Bed, Load, route, until
 from agent.ingress.testbed.control import ControlPlane
-from agent.protocol import HostRoute, Target
+from agent.routing import HostRoute, Target
 
 pytestmark = pytest.mark.slow
 HOST = "hello.localhost"

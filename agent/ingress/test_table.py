@@ -15,7 +15,7 @@ from agent.ingress.follow import Members, RouteFollower
 from agent.ingress.table import RouteTable, Verdict
 from agent.ingress.testbed.bed import until
 from agent.ingress.testbed.control import ControlPlane
-from agent.protocol import HostRoute, Routes
+from agent.routing import HostRoute, Routes
 
 
 def routes(epoch: int, index: int, host: str = "a.x", cluster: str = "c") -> Routes:

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agent import protocol
+from agent import plain
 from agent.store import write_atomically
 
 FILE = "cursor.json"
@@ -85,11 +85,11 @@ def rewound(cursor: Cursor, which: int) -> Cursor:
 
 def load(directory: Path) -> Cursor:
     try:
-        cursor = protocol.from_json(Cursor, json.loads((directory / FILE).read_bytes()))
+        cursor = plain.from_json(Cursor, json.loads((directory / FILE).read_bytes()))
     except (OSError, ValueError):
         return Cursor()
     return cursor if len(cursor.streams) == 2 else Cursor()
 
 
 def save(directory: Path, cursor: Cursor) -> None:
-    write_atomically(directory / FILE, protocol.to_json(cursor))
+    write_atomically(directory / FILE, plain.to_json(cursor))

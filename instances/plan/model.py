@@ -29,7 +29,7 @@ class ReleaseView:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one side answered in a period; `histogram` counts by latency as `agent.protocol` has it."""
+    """What one side answered in a period; `histogram` counts by latency as `agent.routing` has it."""
 
     requests: int = 0
     failed: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.protocol import LATENCY_BUCKETS_MS
+from agent.routing import LATENCY_BUCKETS_MS
 from apps.strategy import Strategy
 from instances.plan.model import Compared, Figures
 from instances.rollout.judgement import FEWEST_REQUESTS, judge, lower_bound

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 from django.db import transaction
 
-from agent.protocol import HostSample, LogAnswer, RequestCount, RequestCounts, Sample
+from agent.protocol import HostSample, LogAnswer, Sample
+from agent.routing import RequestCount, RequestCounts
 from instances.models import Instance
 from instances.telemetry import statements as sql
 from omni.kernel import clock

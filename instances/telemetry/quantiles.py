@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from agent.protocol import LATENCY_BUCKETS_MS
+from agent.routing import LATENCY_BUCKETS_MS
 
 
 def total(histograms: Iterable[Sequence[int]]) -> list[int]:

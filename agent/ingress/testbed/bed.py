@@ -23,7 +23,7 @@ import psutil
 
 from agent.ingress.caddy_process import admin_call, alive, read_record
 from agent.ingress.draining import open_requests
-from agent.protocol import HostRoute, Target
+from agent.routing import HostRoute, Target
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from agent.protocol import HostRoute, Routes, to_json
+from agent.plain import to_json
+from agent.routing import HostRoute, Routes
 
 
 class ControlPlane:
