@@ -171,6 +171,32 @@ class Platform:
         url = f"http://127.0.0.1:{self.config['ingress']['port']}{path}"
         return httpx.get(url, headers={"Host": host}, timeout=10, **options)
 
+    def answers(self, app: dict[str, Any], timeout_s: float = 30) -> None:
+        """Wait until the app answers 200 through the ingress; a failure tells what it said instead, and the logs."""
+        said = ""
+
+        def look() -> bool:
+            nonlocal said
+            try:
+                answer = self.open(app)
+            except httpx.HTTPError as error:
+                said = repr(error)
+                return False
+            said = f"{answer.status_code} {answer.text[:300]}"
+            return answer.status_code == 200
+
+        try:
+            wait_for(look, f"an answer of {app['name']}", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {said}\n{self.account('ingress')}") from None
+
+    def account(self, part: str) -> str:
+        """The end of what the processes of `part` wrote, e.g. of the ingress or of node-18000."""
+        logs = sorted(path for path in self.state.rglob("*log*") if part in str(path.relative_to(self.state)))
+        return "\n".join(
+            f"-- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in logs if path.is_file()
+        )
+
     def supervisor(self, member: int) -> int:
         """The process group of a node."""
         port = self.config["instances"][member]["port"]

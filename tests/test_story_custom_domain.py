@@ -33,7 +33,7 @@ def _story(platform: Platform, dns: DnsServer) -> None:
     def ask() -> httpx.Response:
         return httpx.get(f"http://127.0.0.1:{platform.config['ingress']['port']}/", headers={"Host": NAME}, timeout=10)
 
-    wait_for(lambda: platform.open(app).status_code == 200, "the first answer", 20)
+    platform.answers(app)
     wait_for(lambda: api.info("web")["custom_domains"][0]["problem"], "a first look at the DNS")
     assert (ask().status_code, ask().json()["code"]) == (404, "unknown_host")
     record = app["custom_domains"][0]["record"]

@@ -49,7 +49,7 @@ def app(platform: Platform) -> dict[str, Any]:
     made = api.create("steady", instances=len(platform.members))
     assert api.built("steady", "1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
     api.healthy("steady", len(platform.members), "1")
-    wait_for(lambda: platform.open(made).status_code == 200, "the first answer", 20)
+    platform.answers(made)
     return made
 
 
@@ -140,7 +140,7 @@ def test_agents_restart_what_crashes_while_nobody_tells_them_to(platform: Platfo
         return now is not None and now[1] == before[victim][1] + 1
 
     wait_for(restarted, "the restart by its agent", 20)
-    wait_for(lambda: platform.open(app).status_code == 200, "an answer", 10)
+    platform.answers(app)
     platform.start()
     api = platform.api()
     api.healthy("steady", len(platform.members), "1")

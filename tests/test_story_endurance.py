@@ -85,7 +85,7 @@ def test_instances_outlive_every_process_of_their_node(platform: Platform) -> No
     app = api.create("outliving", instances=2)
     api.built("outliving", "1", archive(EXAMPLES / "hello"))
     api.healthy("outliving", 2, "1")
-    wait_for(lambda: platform.open(app).status_code == 200, "the first answer", 20)
+    platform.answers(app)
     before = {i["id"]: i["restarts"] for i in api.ok("GET", "/app/outliving/instances?status=running")["items"]}
     failures: list[str] = []
     stop = threading.Event()
@@ -132,7 +132,7 @@ def test_a_crash_is_restarted_with_its_evidence(platform: Platform) -> None:
     found = api.ok("GET", f"/app/crashy/instances/{instance}/details")
     assert found["last_exit"]["signal"] == 9
     assert found["last_exit"]["lines"]
-    wait_for(lambda: platform.open(app).status_code == 200, "the app's answer", 15)
+    platform.answers(app)
 
 
 def test_a_gigabyte_costs_the_web_process_no_memory(platform: Platform) -> None:

@@ -76,7 +76,7 @@ def test_a_rollout_survives_its_leader_in_every_phase(platform: Platform, case: 
     api.built(name, "1", archive(APP))
     assert api.built(name, "2", archive(APP, mode__txt=mode, v__txt="2"), "?deploy=false")["status"] == "succeeded"
     api.healthy(name, 2, "1")
-    wait_for(lambda: platform.open(app).status_code == 200, "the first answer", 20)
+    platform.answers(app)
     killed: list[str] = []
     with RequestLoop(platform, app) as loop:
         path = ask(platform, "POST", f"/app/{name}/release/2/deploy")["links"]["self"]

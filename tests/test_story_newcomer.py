@@ -22,7 +22,7 @@ def test_a_real_app_is_built_served_and_measured(platform: Platform, example: st
     assert [step["status"] for step in build["steps"]] == ["succeeded"] * len(build["steps"])
     assert log
     api.healthy(example, 1, "1")
-    assert wait_for(lambda: platform.open(app).status_code == 200, "the app's answer through the ingress")
+    platform.answers(app)
 
     def figures() -> Any:
         metrics = follower.ok("GET", f"/app/{example}/metrics")
@@ -48,7 +48,7 @@ def test_the_life_of_an_app(platform: Platform) -> None:
     hello = EXAMPLES / "hello"
     assert api.built(name, "1", archive(hello))["status"] == "succeeded"
     api.healthy(name, 1, "1")
-    wait_for(lambda: platform.open(app).status_code == 200, "the first answer")
+    platform.answers(app)
 
     with RequestLoop(platform, app) as loop:
         scaled = follower.ok("POST", f"/app/{name}/scale", {"instances": 5})
@@ -115,7 +115,7 @@ def test_stop_and_start(platform: Platform) -> None:
     wait_for(lambda: platform.open(app).status_code == 503, "a page that says there is no instance", 15)
     api.ok("POST", "/app/pausing/start")
     api.healthy("pausing", 1)
-    wait_for(lambda: platform.open(app).status_code == 200, "the app's answer", 15)
+    platform.answers(app)
     before = api.ok("GET", "/app/pausing/instances?status=running")["items"][0]["id"]
     assert api.ended(api.ok("POST", "/app/pausing/restart"))["status"] == "succeeded"
     after = api.ok("GET", "/app/pausing/instances?status=running")["items"][0]["id"]

@@ -49,7 +49,7 @@ def make_app(platform: Platform, name: str) -> dict[str, Any]:
     app = api.create(name, instances=4)
     assert api.built(name, "1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
     api.healthy(name, 4, "1")
-    wait_for(lambda: platform.open(app).status_code == 200, "the first answer", 20)
+    platform.answers(app)
     return app
 
 
@@ -228,7 +228,7 @@ def test_a_singleton_never_runs_twice(platform: Platform) -> None:
     app = api.create("only", singleton=True, stop_timeout_s=2.0)
     assert api.built("only", "1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
     api.healthy("only", 1, "1")
-    wait_for(lambda: platform.open(app).status_code == 200, "the first answer", 20)
+    platform.answers(app)
     (victim,) = api.ok("GET", "/app/only/instances?status=running")["items"]
     lost = next(member for member in range(4) if node(platform, member) == victim["node"])
     group = platform.supervisor(lost)
@@ -245,7 +245,7 @@ def test_a_singleton_never_runs_twice(platform: Platform) -> None:
         found = wait_for(successor, "its successor", 60, 0.1)
         placed_after = time.monotonic() - frozen_at
         assert found["node"] != victim["node"]
-        wait_for(lambda: platform.open(app).status_code == 200, "an answer of the successor", 30)
+        platform.answers(app)
     finally:
         os.killpg(group, signal.SIGCONT)
     print(f"singleton: ended after {ended_after:.1f} s, placed anew after {placed_after:.1f} s")

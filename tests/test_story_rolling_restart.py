@@ -101,7 +101,7 @@ def test_a_rolling_restart_costs_no_request_more_than_one_retry(platform: Platfo
     app = api.create("served", instances=2)
     api.built("served", "1", archive(EXAMPLES / "hello"))
     api.healthy("served", 2, "1")
-    wait_for(lambda: platform.open(app).status_code == 200, "the first answer", 20)
+    platform.answers(app)
     loops = [WriteLoop(platform, number) for number in range(3)]
     threads = [threading.Thread(target=loop.run) for loop in loops]
     with RequestLoop(platform, app) as reads:

@@ -70,7 +70,7 @@ def reverted(platform: Platform) -> dict[str, dict[str, Any]]:
     for kind in KINDS:
         api.healthy(f"bad-{kind}", 1, "1")
     for app in apps.values():
-        wait_for(lambda app=app: platform.open(app).status_code == 200, "the first answer", 20)
+        platform.answers(app)
     with contextlib.ExitStack() as stack:
         loops = {kind: stack.enter_context(RequestLoop(platform, apps[kind], pause_s=0.1)) for kind in KINDS}
         for kind, (mode, _, _) in KINDS.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.request_loop import RequestLoop
-from tests.running_platform import EXAMPLES, Platform, archive, wait_for
+from tests.running_platform import EXAMPLES, Platform, archive
 
 pytestmark = [pytest.mark.story, pytest.mark.slow]
 
@@ -16,7 +16,7 @@ def test_a_single_instance_is_replaced_without_a_failed_request(platform: Platfo
     app = api.create(name)
     assert api.built(name, "1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
     api.healthy(name, 1, "1")
-    wait_for(lambda: platform.open(app).status_code == 200, "the first answer", 20)
+    platform.answers(app)
     with RequestLoop(platform, app) as loop:
         for version in ("2", "3"):
             assert api.built(name, version, archive(EXAMPLES / "hello", n__txt=version))["status"] == "succeeded"

@@ -77,7 +77,7 @@ def apps(platform: Platform) -> Iterator[dict[str, dict[str, Any]]]:
     for name in found:
         api.healthy(name, 2, "1")
         wait_for(lambda name=name: api("GET", f"/app/{name}/release/2").status_code == 200, f"{name} 2", 60)
-        wait_for(lambda name=name: platform.open(found[name]).status_code == 200, "the first answer", 20)
+        platform.answers(found[name])
     yield found
     for name in found:
         api.ok("DELETE", f"/app/{name}")

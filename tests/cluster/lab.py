@@ -96,7 +96,10 @@ class Lab:
         self.nodes[0].migrate()
         for node in self.nodes:
             node.start()
-        wait_for(self.all_ready, "every node ready", _READY_S)
+        try:
+            wait_for(self.all_ready, "every node ready", _READY_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.account()}") from None
         return self
 
     def stop(self) -> None:
@@ -236,6 +239,15 @@ class Lab:
         answers = [self.get(node, "/health/ready") for node in self.nodes]
         return all(answer is not None and answer.status_code == 200 for answer in answers)
 
+    def account(self) -> str:
+        """What each node says of its readiness, and the end of its log: for whoever looks into a failure."""
+        lines = []
+        for node in self.nodes:
+            answer = self.get(node, "/health/ready")
+            said = f"{answer.status_code} {answer.text[:1000]}" if answer is not None else "no answer"
+            lines.append(f"{node.name} (alive: {node.alive}): {said}\n{node.log[-4000:]}")
+        return "\n".join(lines)
+
     def leader(self, among: list[LabNode] | None = None) -> LabNode | None:
         """The leader as the first node that answers tells it."""
         for node in among or self.nodes:
@@ -304,7 +316,10 @@ def _clock_library() -> Path:
 def settle(lab: Lab, within_s: float = 90.0) -> float:
     """Until every node is ready again; how long that took."""
     begun = time.monotonic()
-    wait_for(lab.all_ready, "every node ready again", within_s)
+    try:
+        wait_for(lab.all_ready, "every node ready again", within_s)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{lab.account()}") from None
     return time.monotonic() - begun
 
 
