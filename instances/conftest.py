@@ -17,9 +17,12 @@ from instances import heartbeats, routes
 from instances.controller import Controller
 from instances.models import Deployment, Instance, Node
 from instances.telemetry import figures
+from instances.telemetry.models import RequestSample
 from omni.kernel import clock, internal_tokens, keys
 from omni.testing.factories import make_app, make_node, make_org, make_release, make_token
 
+CANARY = {"type": "canary", "canary_percent": 25, "bake_s": 60}
+BLUE_GREEN = {"type": "blue_green", "keep_warm_s": 60}
 FACTS = {
     "agent_version": "1", "hostname": "h", "address": "127.0.0.1", "cpu_count": 2, "memory_mb": 2048,
     "port_range": [20000, 20499], "runtimes": ["process"], "isolation": "none", "limits": "none", "network": "shared",
@@ -148,6 +151,26 @@ def call(token: str, method: str, path: str, data: Any = None, **headers: str) -
     body = "" if data is None else json.dumps(data)
     given = {"Authorization": f"Bearer {token}", **headers}
     return Client().generic(method, path, body, content_type="application/json", headers=given)
+
+
+def of(app: Any, version: str) -> list[int]:
+    rows = Instance.objects.filter(app=app, desired="run", release__version=version).order_by("id")
+    return list(rows.values_list("id", flat=True))
+
+
+def answered(app: Any, instance_ids: list[int], requests: int, failed: int = 0) -> None:
+    """What an ingress counted a moment ago."""
+    histogram = [0] * 22
+    histogram[5] = requests
+    for instance_id in instance_ids:
+        RequestSample.objects.create(
+            app_id=app.pk, instance_id=instance_id, at_us=clock.to_us(clock.now()), window_s=10, requests=requests,
+            failed=failed, histogram=histogram, retried=1,
+        )  # fmt: skip
+
+
+def detail(platform: Platform, made: dict[str, Any]) -> dict[str, Any]:
+    return dict(platform.call("GET", made["links"]["self"]).json())
 
 
 @pytest.fixture(autouse=True)

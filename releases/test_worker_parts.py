@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from releases import worker_sweep
 from releases.build_errors import BuildStopped
 from releases.build_sandbox import _Lines
 from releases.contract import Failure, Outcome, Package, Renewed, Step, claim_from, renewed_from
@@ -346,3 +349,28 @@ def test_a_claim_keeps_its_key_from_member_to_member() -> None:
         with pytest.raises(NotClaimable):
             client.claim(5, "w", 5)
     assert keys[0] == keys[1] != keys[2]
+
+
+# --- the process
+
+
+def test_a_sweep_follows_no_link_and_waits_for_nothing(tmp_path: Path) -> None:
+    rooms = tmp_path / "worker" / "builds"
+    rooms.mkdir(parents=True)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    (rooms / "5-1").symlink_to(tmp_path / "precious")
+    os.mkfifo(rooms / "6-1")
+    worker_sweep.sweep(tmp_path / "worker")
+    assert list(rooms.iterdir()) == []
+    assert (tmp_path / "precious" / "file").exists()
+
+
+def test_the_worker_imports_neither_django_nor_a_model() -> None:
+    script = (
+        "import sys, releases.tasks; from omni.celery import app; app.loader.import_default_modules();"
+        "bad = [m for m in sys.modules if m.startswith(('django.db', 'django.apps', 'django.conf')) "
+        "or m.endswith('.models')]; sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 """What breaks: each fault is a name, how it begins, and how it ends. Chosen by a seed, so that a run can be replayed.
 
-Owns the faults and the driver that plays them one after the other, with rests in which the cluster must recover. Knows
-the lab; knows no client and judges nothing.
+Owns the faults; `fault_driver` plays them. Knows the lab; knows no client and judges nothing.
 """
 
 from __future__ import annotations
@@ -9,9 +8,8 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from tests.cluster import network
 from tests.cluster.lab import Lab
@@ -30,16 +28,6 @@ class Fault:
     lasts_s: float = 5.0
     needs: str = ""
     rare: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Played:
-    """One fault as it was: for the report, and for blaming."""
-
-    name: str
-    start: float
-    end: float
-    leader: str
 
 
 FAULTS: dict[str, Fault] = {}
@@ -354,58 +342,3 @@ def fill_disk(lab: Lab, chance: random.Random) -> End:
         except OSError:
             pass
     return lambda: ballast.unlink(missing_ok=True)
-
-
-# -- the driver
-
-
-@dataclass
-class Driver:
-    """Plays faults from a seed: the rare ones first, in an order of the seed's own, then any."""
-
-    lab: Lab
-    seed: int
-    rest_s: float = 5.0
-    only: tuple[str, ...] = ()
-    played: list[Played] = field(default_factory=list)
-
-    def choices(self) -> Iterator[Fault]:
-        """The same for the same seed and lab, whatever happens meanwhile."""
-        chance = random.Random(f"{self.seed}-faults")
-        usable = [one for one in FAULTS.values() if (not self.only or one.name in self.only) and self._has(one.needs)]
-        rare = [one for one in usable if one.rare]
-        chance.shuffle(rare)
-        yield from rare
-        while True:
-            yield from chance.sample(usable, len(usable))
-
-    def run(self, seconds: float, say: Callable[[str], None] = lambda _line: None) -> None:
-        """Until the time is over; always ends healed."""
-        deadline = time.monotonic() + seconds
-        for number, one in enumerate(self.choices()):
-            if time.monotonic() > deadline - one.lasts_s:
-                break
-            with self.broken(one, number) as what:
-                say(what)
-                time.sleep(one.lasts_s)
-            time.sleep(self.rest_s)
-        self.lab.heal()
-
-    @contextmanager
-    def broken(self, one: Fault, number: int = 0) -> Iterator[str]:
-        chance = random.Random(f"{self.seed}-{number}-{one.name}")
-        leader = self.lab.leader()
-        begun = time.monotonic()
-        end = one.begin(self.lab, chance)
-        try:
-            yield one.name
-        finally:
-            end()
-            self.played.append(Played(one.name, begun, time.monotonic(), leader.name if leader else ""))
-
-    def _has(self, need: str) -> bool:
-        if need == "broker":
-            return self.lab.broker is not None
-        if need == "cables":
-            return self.lab.has_cables
-        return not need or bool(getattr(self.lab.shape, need))

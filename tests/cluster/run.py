@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.cluster import history
 from tests.cluster.checker import Case, check, report
 from tests.cluster.coverage import Reached, reached
-from tests.cluster.faults import Driver, Played
+from tests.cluster.fault_driver import Driver, Played
 from tests.cluster.history import Op
 from tests.cluster.lab import Lab, settle
 from tests.cluster.violations import Violation
