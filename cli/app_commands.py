@@ -54,7 +54,8 @@ def info(session: Session, app: str) -> None:
             ("version", version.get("current")),
             ("previous", version.get("previous")),
             ("instances", f"{counts.get('healthy', '-')} healthy of {counts.get('desired', '-')}"),
-            ("deployment", latest.get("status")),
+            ("deployment", f"{latest['id']} {latest.get('phase') or latest.get('status')}" if latest else None),
+            ("frozen", (found.get("freeze") or {}).get("reason")),
             ("cpu %", figures.get("cpu_percent")),
             ("memory", size(figures.get("memory_bytes"))),
             ("requests/s", figures.get("requests_per_second")),
@@ -91,6 +92,32 @@ def delete(session: Session, app: str, yes: bool) -> None:
     found = session.api.call("DELETE", app_path(app)).body
     if not session.out.answer(found):
         session.out.say(f"{app} is being deleted")
+
+
+@apps.command()
+@click.argument("app")
+@click.argument("reason")
+@click.option("--until", help="When it ends by itself (RFC 3339).")
+@click.pass_obj
+def freeze(session: Session, app: str, reason: str, until: str | None) -> None:
+    """Let nothing new be deployed to APP, for a REASON that is told to whoever tries."""
+    _freeze(session, app, {"reason": reason, **({"until": until} if until else {})}, f"{app} is frozen: {reason}")
+
+
+@apps.command()
+@click.argument("app")
+@click.pass_obj
+def unfreeze(session: Session, app: str) -> None:
+    """Lift the freeze of APP."""
+    _freeze(session, app, None, f"{app} is no longer frozen")
+
+
+def _freeze(session: Session, app: str, wanted: dict[str, str] | None, done: str) -> None:
+    from cli.api import app_path
+
+    body = session.api.call("PATCH", app_path(app), {"freeze": wanted}).body
+    if not session.out.answer(body):
+        session.out.say(done)
 
 
 @click.command(cls=Command)

@@ -38,6 +38,7 @@ class FakeApi:
     streams: bool = True
     build_ends: str = "succeeded"
     deployment_ends: str = "succeeded"
+    deployment: JSON = field(default_factory=dict)  # what else is in it
     troubles: list[tuple[int, dict[str, str]] | str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     apps: dict[str, JSON] = field(default_factory=dict)
@@ -195,6 +196,9 @@ class FakeApi:
         build = {"id": 7, "version": app.get("version"), "status": self.build_ends, "release_id": 3, "error": None}
         if self.build_ends == "failed":
             build["error"] = {"code": "no_builder", "detail": "no Procfile found"}
+        if verb == "" and call.method == "PATCH":
+            app |= call.json
+            return 200, app
         if verb == "" and call.method == "DELETE":
             del self.apps[parts[1]]
             return 202, app
@@ -212,10 +216,10 @@ class FakeApi:
             return 200, {"items": self._lines(call)[after : after + 3], "next": None, "previous": None, "ended": ended}
         if verb == "builds":
             return 200, build if len(parts) == 4 else {"items": [build], "next": None, "previous": None}
-        steps = [{"name": "start", "reason": "1 of 1 missing", "at": "2026-11-22T15:00:00Z"}]
-        deployment = {"id": 9, "status": self.deployment_ends, "steps": steps, "release_id": 3}
+        steps = [{"what": "place", "reason": "1 of 1 missing", "at": "2026-11-22T15:00:00Z", "instance_id": 5}]
+        deployment = {"id": 9, "status": self.deployment_ends, "steps": steps, "release_id": 3, **self.deployment}
         if verb == "deployments":
-            return 200, deployment
+            return self._deployment_answer(call, parts, deployment)
         if verb in ("rollback", "release", "restart", "start", "stop"):
             return 202, {**deployment, "status": "pending"}
         if verb == "scale":
@@ -227,6 +231,19 @@ class FakeApi:
             return 200, {"env": self.env, "revision": 1}
         items = self._lines(call) if verb == "logs" else self.instances
         return 200, {"items": items, "next": None, "previous": None}
+
+    def _deployment_answer(self, call: Call, parts: list[str], shown: JSON) -> tuple[int, Any]:
+        if len(parts) == 3:
+            return 200, {"items": [shown], "next": None, "previous": None}
+        if call.method == "GET":
+            return 200, shown
+        if self.deployment.get("over"):
+            return 409, {"code": "deployment_ended", "detail": "It is over.", "next": "omni rollback", "status": 409}
+        verb = parts[4]
+        self.deployment |= {"phase": {"pause": "paused", "cancel": "reverting"}.get(verb, "rolling")}
+        if verb in ("resume", "promote"):
+            self.deployment = {}  # and by the time that somebody asks it has ended
+        return 202, {**shown, **self.deployment, "status": "rolling"}
 
     def names_in(self, version: str) -> set[str]:
         with tarfile.open(fileobj=io.BytesIO(self.uploaded[version])) as archive:

@@ -17,6 +17,7 @@ from cli.output import Output, clean
 BUILD_TIMEOUT_S = 3600.0
 BUILD_ENDED = ("succeeded", "failed", "cancelled")
 DEPLOYMENT_ENDED = ("succeeded", "failed", "cancelled", "reverting", "reverted")
+DEPLOYMENT_WAITS = {"awaiting_promotion": "promote", "paused": "resume"}  # phase: the verb that lets it go on
 
 
 def lines(api: Api, path: str, **query: object) -> Iterator[dict[str, Any]]:
@@ -81,26 +82,32 @@ def build(api: Api, out: Output, app: str, build_id: int) -> dict[str, Any]:
 
 
 def deployment(api: Api, out: Output, app: str, deployment_id: int, timeout_s: float) -> dict[str, Any]:
-    """Show a deployment's steps until it has ended; raises when it did not succeed."""
-    shown = 0
+    """Show a deployment's steps until it has ended or waits for somebody; raises when it did not succeed."""
+    shown: list[Any] = []
 
-    def ended(body: dict[str, Any]) -> bool:
+    def rests(body: dict[str, Any]) -> bool:
         nonlocal shown
-        for step in (body.get("steps") or [])[shown:]:
-            shown += 1
-            if not out.as_json:
-                words = [str(step.get(key)) for key in ("name", "status", "reason", "detail") if step.get(key)]
-                out.say(f"{out.paint(str(step.get('at') or step.get('started_at') or '')[11:19], 'bright_black')} "
-                        f"{clean(' · '.join(words))}")  # fmt: skip
-        return body["status"] in DEPLOYMENT_ENDED
+        steps = body.get("steps") or []
+        if not out.as_json:
+            for step in steps[_known(steps, shown) :]:
+                words = [str(step.get(key)) for key in ("what", "reason") if step.get(key)]
+                stamp = out.paint(str(step.get("at") or "")[11:19], "bright_black")
+                out.say(f"{stamp} {clean(' · '.join(words))}")
+        shown = steps
+        return body["status"] in DEPLOYMENT_ENDED or body.get("phase") in DEPLOYMENT_WAITS
 
     path = app_path(app, "deployments", deployment_id)
-    found: dict[str, Any] = api.watch(path, ended, timeout_s).body
-    if found["status"] != "succeeded":
-        reason = found.get("reason") or found.get("detail") or (found.get("error") or {}).get("detail") or ""
+    found: dict[str, Any] = api.watch(path, rests, timeout_s).body
+    if found["status"] in DEPLOYMENT_ENDED and found["status"] != "succeeded":
+        reason = (found.get("error") or {}).get("detail") or found.get("reason") or ""
         detail = f"deployment {deployment_id} of {app} {found['status']}{': ' + str(reason) if reason else ''}"
-        raise CommandError(detail, next_step=f"omni logs {app}", exit_code=UNHEALTHY)
+        raise CommandError(detail, next_step=f"omni deployments show {app} {deployment_id}", exit_code=UNHEALTHY)
     return found
+
+
+def _known(steps: list[Any], shown: list[Any]) -> int:
+    """How many of `steps` are in `shown`: the platform keeps the last ones of a long deployment only."""
+    return next((end for end in range(len(steps), 0, -1) if shown and steps[end - 1] == shown[-1]), 0)
 
 
 def deployment_of_release(api: Api, app: str, release_id: int, version: str, timeout_s: float) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from cli import app_commands, cluster_commands, platform_commands, release_commands
+from cli import app_commands, cluster_commands, deployment_commands, platform_commands, release_commands
 from cli.session import Group, run
 
 VERSION = "0.1.0"
@@ -31,6 +31,7 @@ for _command in (
     release_commands.deploy,
     release_commands.rollback,
     release_commands.builds,
+    deployment_commands.deployments,
     app_commands.apps,
     app_commands.scale,
     app_commands.start,

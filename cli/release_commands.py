@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 TIMEOUT_S = 300.0
+OVERRIDE = click.option("--override-freeze", is_flag=True, help="Although the app is frozen; it goes on record.")
 
 
 @click.command(cls=Command)
@@ -123,12 +124,17 @@ def _upload(session: Session, name: str, version: str, packed: Packed, deploy: b
 @click.option("--wait/--no-wait", default=True, help="Wait until it runs.")
 @click.option("--timeout", default=TIMEOUT_S, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@OVERRIDE
 @click.pass_obj
-def deploy(session: Session, app: str, version: str, wait: bool, timeout: float, dry_run: bool) -> None:
+def deploy(
+    session: Session, app: str, version: str, wait: bool, timeout: float, dry_run: bool, override_freeze: bool
+) -> None:
     """Deploy a built VERSION of APP with its present configuration."""
     from cli.api import app_path
 
-    query: dict[str, object] = {"dry_run": "true"} if dry_run else {}
+    query: dict[str, object] = {
+        name: "true" for name, given in (("dry_run", dry_run), ("override_freeze", override_freeze)) if given
+    }
     body = session.api.call("POST", app_path(app, "release", version, "deploy"), query=query).body
     finish(session, app, body, wait=wait and not dry_run, timeout=timeout, done=f"{app} runs {version}")
 
@@ -139,15 +145,20 @@ def deploy(session: Session, app: str, version: str, wait: bool, timeout: float,
 @click.option("--release", type=int, help="The number of the release to return to.")
 @click.option("--wait/--no-wait", default=True, help="Wait until it runs.")
 @click.option("--timeout", default=TIMEOUT_S, show_default=True)
+@OVERRIDE
 @click.pass_obj
-def rollback(session: Session, app: str, version: str | None, release: int | None, wait: bool, timeout: float) -> None:
+def rollback(
+    session: Session, app: str, version: str | None, release: int | None, wait: bool, timeout: float,
+    override_freeze: bool,
+) -> None:  # fmt: skip
     """Return APP to an earlier release, code and configuration."""
     from cli.api import app_path
 
     if version and release is not None:
         raise CommandError("--to and --release exclude each other", exit_code=USAGE)
     wanted: dict[str, object] = {"version": version} if version else {"release": release} if release is not None else {}
-    body = session.api.call("POST", app_path(app, "rollback"), wanted).body
+    query: dict[str, object] = {"override_freeze": "true"} if override_freeze else {}
+    body = session.api.call("POST", app_path(app, "rollback"), wanted, query=query).body
     finish(session, app, body, wait=wait, timeout=timeout, done=f"{app} is back")
 
 
@@ -157,8 +168,12 @@ def finish(session: Session, app: str, body: Any, *, wait: bool, timeout: float,
 
     if wait:
         body = follow.after(session.api, session.out, app, body, timeout)
-    if not session.out.answer(body):
-        session.out.say(done if wait else "accepted; see omni apps info " + app)
+    if session.out.answer(body):
+        return
+    verb = follow.DEPLOYMENT_WAITS.get(body.get("phase")) if wait else None
+    if verb is not None:
+        done = f"deployment {body['id']} waits for: omni deployments {verb} {app} {body['id']}"
+    session.out.say(done if wait else "accepted; see omni apps info " + app)
 
 
 @click.command(cls=Command)
