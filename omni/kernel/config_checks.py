@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from omni.kernel import config_databases, resolvers
 from omni.kernel.config_keys import Keys
 from omni.kernel.config_sources import Sources
+from sandbox import addresses
 
 KNOWN_PASSWORDS = frozenset(
     {
@@ -60,6 +61,8 @@ def check(keys: Keys, sources: Sources, *, alone: bool = False) -> None:
     _check_urls(keys, sources)
     _check_storage(keys, sources)
     _check_domains(keys, sources)
+    _check_outgoing(keys, sources)
+    _check_alerts(keys, sources)
     if keys.failpoints and keys.environment == "production":
         fix = "remove it, or set OMNI_ENV=development on a machine of your own"
         sources.complain(("failpoints",), keys.failpoints, "breaks things on purpose, for tests of failures", fix)
@@ -289,6 +292,32 @@ def _check_domains(keys: Keys, sources: Sources) -> None:
     except ValueError as error:
         path = ("domains", "resolvers")
         sources.complain(path, keys.domains.resolvers, str(error), 'write them like "192.0.2.1, 192.0.2.2:5353"')
+
+
+def _check_outgoing(keys: Keys, sources: Sources) -> None:
+    for name in ("allow", "deny"):
+        value: str = getattr(keys.outgoing, name)
+        for text in networks(value):
+            try:
+                addresses.network(text)
+            except ValueError:
+                fix = 'write networks like "10.0.0.0/8, 127.0.0.1"'
+                sources.complain(("outgoing", name), value, f"{text} is no network", fix)
+
+
+def networks(text: str) -> list[str]:
+    """The parts of a list of networks."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _check_alerts(keys: Keys, sources: Sources) -> None:
+    alerts = keys.alerts
+    if alerts.webhook_url and urlsplit(alerts.webhook_url).scheme not in ("http", "https"):
+        fix = "write it like https://example.org/hooks/omni"
+        sources.complain(("alerts", "webhook_url"), alerts.webhook_url, "is no http address", fix)
+    if alerts.mail_to and not alerts.smtp_host:
+        fix = "name the mail server by alerts.smtp_host"
+        sources.complain(("alerts", "mail_to"), alerts.mail_to, "cannot be reached without a mail server", fix)
 
 
 def _check_storage(keys: Keys, sources: Sources) -> None:

@@ -181,6 +181,32 @@ class Artifacts(Section):
     s3_secret_access_key: SecretStr = key(SecretStr(""), "secret of the access key")
 
 
+class Outgoing(Section):
+    """Where service checks, webhooks and mail may go. Clouds' metadata addresses stay closed in any case."""
+
+    allow: str = key(
+        "", "networks beside the usual ones, comma between: `127.0.0.0/8` opens this host itself, which is closed else"
+    )
+    deny: str = key("", "networks that are closed, comma between; beats `outgoing.allow`")
+
+
+class Alerts(Section):
+    """Who hears of alerts, beside the API and the console."""
+
+    webhook_url: str = key("", "every alert is posted there, signed; empty: nowhere")
+    webhook_secret: SecretStr = key(SecretStr(""), "signs the webhook: `whsec_` and base64, or any text")
+    mail_to: str = key("", "every alert is mailed there, comma between; empty: to nobody")
+    mail_from: str = key("omni@localhost", "sender of the mails")
+    smtp_host: str = key("", "mail server")
+    smtp_port: Port = key(587, "its port")
+    smtp_security: Literal["starttls", "tls", "none"] = key("starttls", "how the connection to it is kept private")
+    smtp_user: str = key("", "log-in at the mail server; empty: none")
+    smtp_password: SecretStr = key(SecretStr(""), "its password")
+    group_s: Annotated[float, Field(ge=0, le=3600)] = key(
+        10.0, "an alert of a service waits so long for one of its dependencies to fail, which then speaks for it"
+    )
+
+
 class Secrets(Section):
     """Keys. Without a value each is made once in the state directory, mode 0600; several hosts need `cluster` given."""
 
@@ -251,5 +277,7 @@ class Keys(Section):
     worker: Worker = Worker()
     agent: Agent = Agent()
     artifacts: Artifacts = Artifacts()
+    outgoing: Outgoing = Outgoing()
+    alerts: Alerts = Alerts()
     secrets: Secrets = Secrets()
     binaries: Binaries = Binaries()

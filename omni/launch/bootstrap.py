@@ -195,7 +195,8 @@ def _https(config: Config) -> dict[str, Any] | None:
 
 def worker_settings(config: Config) -> dict[str, Any]:
     """The configuration as a build worker sees it: no database, no secret (it runs near other people's code)."""
-    data = config.model_dump(mode="json", exclude={"secrets", "database_url", "telemetry_database_url", "broker_url"})
+    left_out = {"secrets", "database_url", "telemetry_database_url", "broker_url", "alerts"}
+    data = config.model_dump(mode="json", exclude=left_out)
     data["artifacts"].pop("s3_secret_access_key")
     data["artifacts"]["s3_access_key_id"] = ""
     data["state_dir"] = str(config.state)
