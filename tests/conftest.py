@@ -1,4 +1,4 @@
-"""One running platform for all stories that do not break it."""
+"""One running platform for all stories that do not break it; which stories may run side by side."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.running_platform import Platform
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: stories that share a platform stay in one process, whatever file they are in."""
+    for item in items:
+        platforms = item._fixtureinfo.name2fixturedefs.get("platform", ()) if isinstance(item, pytest.Function) else ()
+        shared = bool(platforms) and platforms[-1].scope == "session"
+        group = "the shared platform" if shared else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

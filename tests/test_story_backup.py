@@ -38,6 +38,7 @@ def secret_of(platform: Platform, instance: int) -> str:
     return dict(part.partition("=")[::2] for part in text.split("\0")).get("KEY", "")
 
 
+@pytest.mark.long
 def test_what_was_backed_up_runs_again_on_an_empty_machine(tmp_path: Path) -> None:
     passphrase = tmp_path / "passphrase"
     passphrase.touch(mode=0o600)

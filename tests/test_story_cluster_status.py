@@ -92,6 +92,7 @@ def _ready(platform: Platform) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_a_leader_frozen_inside_a_transaction_is_replaced_and_its_write_is_gone(
     platform: Platform, mariadb: PrivateMariaDB
 ) -> None:

@@ -17,7 +17,7 @@ NAME = "shop.example.org"
 def test_a_custom_domain_is_served_by_the_ingress_once_it_is_proven(tmp_path: Path) -> None:
     with DnsServer() as dns:
         domains = {"resolvers": dns.address, "query_timeout_s": 1.0}
-        platform = Platform.prepared(tmp_path, members=2, domains=domains).start()
+        platform = Platform.prepared(tmp_path, members=1, domains=domains).start()
         try:
             _story(platform, dns)
         finally:

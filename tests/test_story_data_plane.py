@@ -109,7 +109,9 @@ def index(platform: Platform) -> int:
     return int(platform.api().ok("GET", "/cluster/status")["write_index"])
 
 
-@pytest.mark.parametrize("more", [(), ("agent",)], ids=["agents live", "agents too"])
+@pytest.mark.parametrize(
+    "more", [pytest.param((), marks=pytest.mark.long, id="agents live"), pytest.param(("agent",), id="agents too")]
+)
 def test_apps_are_served_while_every_process_of_the_control_plane_is_killed(
     platform: Platform, app: dict[str, Any], more: tuple[str, ...]
 ) -> None:
@@ -182,7 +184,9 @@ def _answers(ask: Callable[[], httpx.Response]) -> bool:
         return False
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed", "frozen"])
+@pytest.mark.parametrize(
+    "how", ["stopped", pytest.param("killed", marks=pytest.mark.long), pytest.param("frozen", marks=pytest.mark.long)]
+)
 def test_apps_are_served_while_the_database_is_gone(
     platform: Platform, database: PrivateMariaDB, app: dict[str, Any], how: str
 ) -> None:
@@ -218,7 +222,10 @@ def _shut_down(database: PrivateMariaDB) -> None:
     database.stop(kill=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGKILL, id="killed"), pytest.param(signal.SIGSTOP, marks=pytest.mark.long, id="frozen")],
+)
 def test_apps_are_served_while_the_broker_is_gone(
     platform: Platform, app: dict[str, Any], number: signal.Signals
 ) -> None:

@@ -156,6 +156,7 @@ def test_without_a_majority_reads_go_on_and_writes_are_refused_until_one_more_is
     api.create("afterwards")
 
 
+@pytest.mark.long
 def test_members_that_are_lost_for_good_are_left_out_by_starting_raft_anew(platform: Platform, nodes: Nodes) -> None:
     """As docs/operations.md says it: the database knows everything but who may lead, and the fence keeps that safe."""
     api = platform.api(platform.leader())

@@ -136,7 +136,7 @@ def wait_until_back(platform: Platform, member: int, since: int) -> None:
     assert all(position > removed for position in placed), "new work before the old instances had ended"
 
 
-@pytest.mark.parametrize("which", ["follower", "leader"])
+@pytest.mark.parametrize("which", [pytest.param("follower", marks=pytest.mark.long), "leader"])
 def test_a_node_killed_with_its_instances_is_replaced_and_comes_back(platform: Platform, which: str) -> None:
     name = f"killed-{which}"
     app = make_app(platform, name)
@@ -196,6 +196,7 @@ def test_a_frozen_nodes_instances_run_on_until_it_wakes_and_then_end(platform: P
     delete(platform, "frozen")
 
 
+@pytest.mark.long
 def test_most_nodes_silent_at_once_is_not_believed(platform: Platform) -> None:
     app = make_app(platform, "held")
     since = index(platform)
@@ -222,6 +223,7 @@ def test_most_nodes_silent_at_once_is_not_believed(platform: Platform) -> None:
     delete(platform, "held")
 
 
+@pytest.mark.long
 def test_a_singleton_never_runs_twice(platform: Platform) -> None:
     """Its node is frozen, agent and all: a keeper of its own ends it, and only then is it started elsewhere."""
     api = platform.api(platform.leader())

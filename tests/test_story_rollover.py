@@ -18,13 +18,12 @@ def test_a_single_instance_is_replaced_without_a_failed_request(platform: Platfo
     api.healthy(name, 1, "1")
     platform.answers(app)
     with RequestLoop(platform, app) as loop:
-        for version in ("2", "3"):
-            assert api.built(name, version, archive(EXAMPLES / "hello", n__txt=version))["status"] == "succeeded"
-            api.healthy(name, 1, version)
-            assert api.ended(api.ok("POST", f"/app/{name}/restart"))["status"] == "succeeded"
-            assert api.ended(api.ok("POST", f"/app/{name}/rollback"))["status"] == "succeeded"
-            api.ok("POST", f"/app/{name}/restart")
-            api.ok("POST", f"/app/{name}/rollback", {"version": "1"})
-            assert api.ended(api.ok("POST", f"/app/{name}/restart"))["status"] == "succeeded"
+        assert api.built(name, "2", archive(EXAMPLES / "hello", n__txt="2"))["status"] == "succeeded"
+        api.healthy(name, 1, "2")
+        assert api.ended(api.ok("POST", f"/app/{name}/restart"))["status"] == "succeeded"
+        assert api.ended(api.ok("POST", f"/app/{name}/rollback"))["status"] == "succeeded"
+        api.ok("POST", f"/app/{name}/restart")
+        api.ok("POST", f"/app/{name}/rollback", {"version": "1"})
+        assert api.ended(api.ok("POST", f"/app/{name}/restart"))["status"] == "succeeded"
     assert loop.failures == []
-    assert len(loop.answers) > 100
+    assert len(loop.answers) > 50

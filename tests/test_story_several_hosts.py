@@ -241,6 +241,7 @@ def test_writes_through_followers_go_on_when_the_leaders_host_freezes(all_up: Se
     assert {code for keyed, status, _, code in after if not keyed and status >= 300} <= {"no_leader", "outcome_unknown"}
 
 
+@pytest.mark.long
 def test_the_copies_of_a_lost_host_are_made_again_and_go_with_the_app(all_up: SeveralHosts) -> None:
     cluster = all_up
     leader, followers = roles(cluster)

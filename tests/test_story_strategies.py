@@ -121,6 +121,7 @@ def _counted(api: Api, made: dict[str, Any]) -> dict[str, Any] | None:
     return ledger if (ledger["requests"] or 0) > 100 else None
 
 
+@pytest.mark.long
 def test_a_canary_that_fails_its_requests_is_stopped_by_their_counts(platform: Platform, apps: dict[str, Any]) -> None:
     api = platform.api()
     with Callers(platform, apps["st-errors"]) as callers:

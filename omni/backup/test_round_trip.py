@@ -33,7 +33,14 @@ def rows_of(archive: Path) -> dict[str, list[list[Any]]]:
     return found
 
 
-@pytest.mark.parametrize(("source", "goal"), [("sqlite", "sqlite"), ("sqlite", "mariadb"), ("mariadb", "sqlite")])
+@pytest.mark.parametrize(
+    ("source", "goal"),
+    [
+        ("sqlite", "mariadb"),
+        pytest.param("sqlite", "sqlite", marks=pytest.mark.long),
+        pytest.param("mariadb", "sqlite", marks=pytest.mark.long),
+    ],
+)
 def test_every_row_and_digest_comes_back(place: Callable[..., Place], source: str, goal: str) -> None:
     first, second = place("first", source), place("second", goal)
     first.seed()

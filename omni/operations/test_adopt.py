@@ -31,7 +31,7 @@ def bring_master_key(theirs: Place, ours: Place) -> None:
     own.write_text(own.read_text() + (theirs.state / "master.key").read_text())
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "mariadb"])
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("mariadb", marks=pytest.mark.long)])
 def test_a_database_is_adopted_by_name_with_its_secrets(
     engine: str, copied: Place, fresh: Place, place: Callable[..., Place]
 ) -> None:
