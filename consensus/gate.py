@@ -26,7 +26,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from consensus import event_rows, fence, full_disk, sqlite_lock
 from consensus.lease import ConsensusUnavailable, Held, Lease
-from omni.kernel import clock, failpoints, pipeline
+from omni.kernel import clock, failpoints, measures, pipeline
 from omni.kernel.context import Actor, request_id
 from omni.kernel.errors import DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown, StorageFull
 from omni.kernel.events import EventDraft
@@ -214,12 +214,15 @@ def _held() -> Held:
 def _once(tx: Transaction, verb: Callable[[Transaction], Result], held: Held, using: str) -> Result:
     connection = connections[using]
     committing = False
+    begun = time.perf_counter()
     try:
         with sqlite_lock.held(connection), _permit(connection, tx), transaction.atomic(using=using, durable=True):
             result = verb(tx)
             if tx.dirty:
                 _seal(tx, connection, held)
             committing = tx.dirty
+        if committing:
+            measures.commit_seconds.observe(time.perf_counter() - begun)
         return result
     except Error as error:
         if full_disk.kept_nothing(error, committing=committing):
@@ -255,6 +258,7 @@ def _seal(tx: Transaction, connection: BaseDatabaseWrapper, held: Held) -> None:
         if tx.write_index is None and tx.rights_as_at is not None:
             raise Outdated  # or deposed: the next run, which relies on nothing, will tell
         if tx.write_index is None:
+            measures.fence_refusals.inc()
             _log.warning("deposed: the fence refused epoch %d (%s)", held.epoch, tx.cause)
             raise NotLeader(None)
 

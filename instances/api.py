@@ -17,6 +17,7 @@ from instances import access, instance_list, log_queries, representation, servic
 from instances.models import Instance, LatestSample
 from instances.telemetry import series, spans
 from instances.telemetry.figures import FRESH_US
+from instances.telemetry.spans import SERIES_PARAMETERS
 from omni.kernel import clock
 from omni.rest.lean import LeanViewSet
 from omni.rest.paging import answer, decode_cursor, encode_cursor, limit_of, refused
@@ -34,10 +35,6 @@ _LOG_PARAMETERS = [
     OpenApiParameter("tail", int, description="the last n lines"),
     OpenApiParameter("limit", int),
     OpenApiParameter("cursor", str, description="the `cursor` of a line: go on after it"),
-]
-_SERIES_PARAMETERS = [
-    OpenApiParameter("window", str, description="such as 1h: adds a series of that length"),
-    OpenApiParameter("step", str, description="such as 10s"),
 ]
 
 
@@ -88,7 +85,7 @@ class InstanceViewSet(LeanViewSet):
             previous_cursor=encode_cursor(">", str(rows[0][0])) if newer and rows else None,
         )
 
-    @extend_schema(operation_id="instance_metrics", parameters=_SERIES_PARAMETERS, responses={200: dict})
+    @extend_schema(operation_id="instance_metrics", parameters=SERIES_PARAMETERS, responses={200: dict})
     def metrics(self, request: Request, app: str, instance_id: int) -> Response:
         row = access.instance(actor_of(request), app, instance_id)
         span = spans.read(request.query_params.get("window"), request.query_params.get("step"))

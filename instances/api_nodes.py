@@ -18,6 +18,8 @@ from instances import access, observe, representation, services
 from instances.models import HostSample, Instance, Node
 from instances.preview import play
 from instances.states import ON_NODE
+from instances.telemetry import series, spans
+from instances.telemetry.spans import SERIES_PARAMETERS
 from omni.kernel import clock
 from omni.kernel.clock import rfc3339
 from omni.rest.paging import page
@@ -44,6 +46,7 @@ def shown(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 class NodeViewSet(ViewSet):
     scopes = {
+        "metrics": "platform:read",
         "list": "platform:read",
         "retrieve": "platform:read",
         "drain": "platform:write",
@@ -68,6 +71,16 @@ class NodeViewSet(ViewSet):
         ]  # fmt: skip
         body["host"] = _host_figures(found.name)
         return Response(body, headers={"ETag": etag(found.revision)})
+
+    @extend_schema(operation_id="node_metrics", parameters=SERIES_PARAMETERS, responses={200: dict})
+    def metrics(self, request: Request, node: str) -> Response:
+        """The host's newest figures; with `window` a series of them."""
+        name = access.node(node).name
+        span = spans.read(request.query_params.get("window"), request.query_params.get("step"))
+        body: dict[str, Any] = {"node": name, "host": _host_figures(name)}
+        if span is not None:
+            body["series"] = series.of_host(name, span)
+        return Response(body)
 
     @extend_schema(operation_id="node_drain", request=None, responses={202: dict})
     def drain(self, request: Request, node: str) -> Response:
@@ -109,7 +122,7 @@ def _moves(tx: Transaction, node: Node) -> dict[str, Any]:
 
 def _host_figures(name: str) -> dict[str, Any] | None:
     oldest = clock.to_us(clock.now()) - _FRESH_US
-    row = HostSample.objects.filter(node=name, at_us__gt=oldest).order_by("-at_us").first()
+    row = HostSample.objects.filter(node=name, step_s=5, at_us__gt=oldest).order_by("-at_us").first()
     if row is None:
         return None
     return {

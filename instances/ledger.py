@@ -22,7 +22,8 @@ AFTER_S = 30.0  # by then the ingresses have counted what ended with the deploym
 BATCH = 100
 _COUNTS = (
     f"SELECT SUM(requests), SUM(failed), SUM(retried), MIN(at_us - window_s * 1000000), MAX(at_us) "  # noqa: S608
-    f"FROM instances_requestsample WHERE {sql.only('app_id')} AND at_us > %s AND at_us - window_s * 1000000 < %s"
+    f"FROM instances_requestsample WHERE {sql.only('app_id')} AND at_us > %s AND at_us - window_s * 1000000 < %s "
+    "AND step_s = 5"
 )
 _ANY = "SELECT 1 FROM instances_requestsample WHERE app_id = %s LIMIT 1"
 

@@ -15,6 +15,7 @@ from instances.telemetry.models import (
     LatestSample,
     LogLine,
     LogOffset,
+    PlatformSample,
     RequestOffset,
     RequestSample,
     Sample,
@@ -22,8 +23,8 @@ from instances.telemetry.models import (
 from releases.models import Release
 
 __all__ = [
-    "Deployment", "HostSample", "Instance", "LatestSample", "LogLine", "LogOffset", "Node", "RequestOffset",
-    "RequestSample", "Sample",
+    "Deployment", "HostSample", "Instance", "LatestSample", "LogLine", "LogOffset", "Node", "PlatformSample",
+    "RequestOffset", "RequestSample", "Sample",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from omni.api import documents
 from omni.api.apps import AppViewSet
 from omni.api.cluster import ClusterViewSet
 from omni.api.events import EventViewSet
+from omni.api.metrics import MetricsViewSet
 from omni.api.platform import HealthViewSet
 from releases.api import BuildViewSet, ReleaseViewSet
 from releases.api_internal import WorkerArtifactViewSet, WorkerBuildViewSet
@@ -29,6 +30,8 @@ urlpatterns = [
     path("health/live", HealthViewSet.as_view({"get": "live"})),
     path("health/ready", HealthViewSet.as_view({"get": "ready"})),
     path("cluster/status", ClusterViewSet.as_view({"get": "status"})),
+    path("cluster/metrics", MetricsViewSet.as_view({"get": "series"})),
+    path("metrics", MetricsViewSet.as_view({"get": "prometheus"})),
     path("cluster/transfer", ClusterViewSet.as_view({"post": "transfer"})),
     path("cluster/members", ClusterViewSet.as_view({"get": "members", "post": "add_member"})),
     path("cluster/members/<str:member>", ClusterViewSet.as_view({"delete": "remove_member"})),
@@ -67,6 +70,7 @@ urlpatterns = [
     path("app/<str:app>/logs", InstanceViewSet.as_view({"get": "app_logs"})),
     path("nodes", NodeViewSet.as_view({"get": "list"})),
     path("nodes/<str:node>", NodeViewSet.as_view({"get": "retrieve"})),
+    path("nodes/<str:node>/metrics", NodeViewSet.as_view({"get": "metrics"})),
     path("nodes/<str:node>/drain", NodeViewSet.as_view({"post": "drain"})),
     path("nodes/<str:node>/activate", NodeViewSet.as_view({"post": "activate"})),
     path("app/<str:app>/releases", ReleaseViewSet.as_view({"get": "list"})),

@@ -18,7 +18,7 @@ from omni.kernel import clock
 
 _COUNTS = (
     f"SELECT instance_id, requests, failed, histogram FROM instances_requestsample "  # noqa: S608
-    f"WHERE {sql.only('app_id')} AND at_us > %s"
+    f"WHERE {sql.only('app_id')} AND at_us > %s AND step_s = 5"
 )
 
 

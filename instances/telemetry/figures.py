@@ -35,7 +35,10 @@ _LATEST = (
     "SELECT instance_id, cpu_percent, memory_bytes, memory_limit_bytes, network_rx_bytes, network_tx_bytes "
     "FROM instances_latestsample WHERE app_id = %s AND at_us > %s"
 )
-_REQUESTS = f"SELECT requests, failed, histogram FROM instances_requestsample WHERE {sql.only('app_id')} AND at_us > %s"  # noqa: S608
+_REQUESTS = (
+    f"SELECT requests, failed, histogram FROM instances_requestsample "  # noqa: S608
+    f"WHERE {sql.only('app_id')} AND at_us > %s AND step_s = 5"
+)
 _ANY_REQUEST = "SELECT 1 FROM instances_requestsample WHERE app_id = %s LIMIT 1"
 
 

@@ -91,12 +91,16 @@ class LatestSample(models.Model):
 
 
 class RequestSample(models.Model):
-    """Requests that ended at an instance in one window of the ingress's log; `histogram` counts by latency bucket."""
+    """Requests that ended at an instance in one window of the ingress's log; `histogram` counts by latency bucket.
+
+    `step_s` 5 as the ingress counted them (its window may be another), 60 and 600 rolled up.
+    """
 
     id = models.BigAutoField(primary_key=True)
     app_id = models.BigIntegerField()
     instance_id = models.BigIntegerField()
     at_us = models.BigIntegerField()
+    step_s = models.PositiveIntegerField(default=5, db_default=5)
     window_s = models.FloatField()
     requests = models.BigIntegerField()
     failed = models.BigIntegerField()  # status >= 500
@@ -109,7 +113,7 @@ class RequestSample(models.Model):
         indexes = [
             models.Index(fields=("app_id", "at_us"), name="instances_requests_app"),
             models.Index(fields=("instance_id",), name="instances_requests_instance"),
-            models.Index(fields=("at_us",), name="instances_requests_age"),
+            models.Index(fields=("step_s", "at_us"), name="instances_requests_step"),  # roll-up and retention
         ]
 
     def __str__(self) -> str:
@@ -133,20 +137,42 @@ class RequestOffset(models.Model):
 
 
 class HostSample(models.Model):
-    """Figures of one host."""
+    """Figures of one host over one step: `step_s` 5 as measured, 60 and 600 rolled up (average, maximum)."""
 
     id = models.BigAutoField(primary_key=True)
     node = models.CharField(max_length=64)
+    step_s = models.PositiveIntegerField(default=5, db_default=5)
     at_us = models.BigIntegerField()
     cpu_percent = models.FloatField()
+    cpu_percent_max = models.FloatField(null=True)
     memory_used_bytes = models.BigIntegerField()
+    memory_used_bytes_max = models.BigIntegerField(null=True)
     memory_total_bytes = models.BigIntegerField()
     disk_free_bytes = models.BigIntegerField()
     load_1m = models.FloatField()
 
     class Meta:
         app_label = "instances"
-        indexes = [models.Index(fields=("node", "at_us"), name="instances_host_node")]
+        indexes = [
+            models.Index(fields=("node", "step_s", "at_us"), name="instances_host_step"),
+            models.Index(fields=("step_s", "at_us"), name="instances_host_age"),  # roll-up and retention
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node} at {self.at_us}"
+
+
+class PlatformSample(models.Model):
+    """What one member's own processes counted in one step: `step_s` 10 as recorded, 60 and 600 rolled up."""
+
+    pk = models.CompositePrimaryKey("step_s", "at_us", "node")
+    step_s = models.PositiveIntegerField()
+    at_us = models.BigIntegerField()
+    node = models.CharField(max_length=64)
+    series = models.TextField()
+
+    class Meta:
+        app_label = "instances"
 
     def __str__(self) -> str:
         return f"{self.node} at {self.at_us}"

@@ -1,7 +1,7 @@
 """What telemetry forgets and condenses: run by the leader's daemon, in small portions.
 
-Owns `tick`: rolls samples up (5 s → 1 min → 10 min), removes what is older than configured, trims logs that are too
-long, and sweeps what belongs to instances that no longer exist. Never touches a gated table.
+Owns `tick`: has samples rolled up (`rolling.py`), removes what is older than configured, trims logs that are too long,
+and sweeps what belongs to instances that no longer exist. Never touches a gated table.
 """
 
 from __future__ import annotations
@@ -14,74 +14,37 @@ from django.db import transaction
 
 from instances.models import Instance
 from instances.telemetry import statements as sql
+from instances.telemetry.rolling import RollUp
 from omni.kernel import clock
 from omni.kernel.tables import TELEMETRY
 
 EVERY_S = 60.0
 PORTION = 5_000  # rows one statement deletes
 _APPS_A_TICK = 500
-_ROLLUPS = ((5, 60), (60, 600))
+_MEASURED = {"instances_sample": 5, "instances_hostsample": 5, "instances_requestsample": 5,
+             "instances_platformsample": 10}  # fmt: skip
 _log = logging.getLogger("omni.retention")
-
-_ROLL_UP = (
-    "SELECT instance_id, MIN(app_id), AVG(cpu_percent), MAX(cpu_percent_max), AVG(memory_bytes), "
-    "MAX(memory_bytes_max), MAX(network_rx_bytes), MAX(network_tx_bytes) "
-    "FROM instances_sample WHERE step_s = %s AND at_us >= %s AND at_us < %s GROUP BY instance_id"
-)
-_COLUMNS = ("instance_id", "app_id", "cpu_percent", "cpu_percent_max", "memory_bytes", "memory_bytes_max",
-            "network_rx_bytes", "network_tx_bytes", "step_s", "at_us")  # fmt: skip
 
 
 @dataclass(slots=True)
 class Retention:
-    """Remembers how far it has rolled up; a new leader starts over from what is stored."""
+    """Remembers where it is; a new leader starts over."""
 
-    _rolled_us: dict[int, int] = field(default_factory=dict)
+    _rolling: RollUp = field(default_factory=RollUp)
     _app_cursor: int = 0
 
     def tick(self) -> None:
         now_us = clock.to_us(clock.now())
-        for source, target in _ROLLUPS:
-            self._roll_up(source, target, now_us)
+        self._rolling.tick(now_us)
         times = settings.CONFIG.timings
-        _delete_old("instances_sample", now_us, times.sample_retention_s, "step_s = 5 AND ")
-        _delete_old("instances_sample", now_us, times.rollup_retention_s, "step_s > 5 AND ")
-        _delete_old("instances_hostsample", now_us, times.sample_retention_s)
-        _delete_old("instances_requestsample", now_us, times.rollup_retention_s)
+        minutes_s = max(times.minute_retention_s, times.sample_retention_s)
+        for table, measured_s in _MEASURED.items():
+            kept = ((measured_s, times.sample_retention_s), (60, minutes_s), (600, times.rollup_retention_s))
+            for step_s, kept_s in kept:
+                _delete_old(table, now_us, kept_s, f"step_s = {step_s} AND ")
         _delete_old("instances_requestoffset", now_us, times.rollup_retention_s)
         self._app_cursor = trim_logs(self._app_cursor, now_us)
         sweep_unknown()
-
-    def _roll_up(self, source: int, target: int, now_us: int) -> None:
-        """Every whole step that has passed, a minute late so that slow agents are in it. At most 240 steps a tick."""
-        step_us = target * 1_000_000
-        end = (now_us - 60_000_000) // step_us * step_us
-        start = self._rolled_us.get(target)
-        if start is None:
-            start = _newest(target, end - 120 * step_us)
-        for at in range(start, min(end, start + 240 * step_us), step_us):
-            _roll_up_step(source, target, at, at + step_us)
-            self._rolled_us[target] = at + step_us
-        self._rolled_us.setdefault(target, start)
-
-
-def _newest(target: int, default_us: int) -> int:
-    row = sql.select("SELECT MAX(at_us) FROM instances_sample WHERE step_s = %s AND at_us >= %s", [target, default_us])
-    step_us = target * 1_000_000
-    return int(row[0][0]) + step_us if row[0][0] is not None else default_us // step_us * step_us
-
-
-def _roll_up_step(source: int, target: int, start: int, end: int) -> None:
-    rows = sql.select(_ROLL_UP, [source, start, end])
-    whole = [
-        (i, app, cpu, cpu_max, _whole(memory), _whole(memory_max), _whole(rx), _whole(tx), target, start)
-        for i, app, cpu, cpu_max, memory, memory_max, rx, tx in rows
-    ]
-    sql.insert("instances_sample", _COLUMNS, whole, again="ignore")
-
-
-def _whole(value: object) -> int | None:
-    return None if value is None else int(float(str(value)))
 
 
 def _delete_old(table: str, now_us: int, age_s: float, extra: str = "") -> None:

@@ -21,14 +21,45 @@ _SELECT = (
 _WHEN = " AND step_s = %s AND at_us >= %s GROUP BY bucket, instance_id"
 _BY = {column: _SELECT + sql.only(column) + _WHEN for column in ("instance_id", "app_id")}
 
+_HOST_NAMES = ("cpu_percent", "cpu_percent_max", "memory_used_bytes", "memory_used_bytes_max", "memory_total_bytes",
+               "disk_free_bytes", "load_1m")  # fmt: skip
+_HOST = (
+    "SELECT at_us - (at_us %% %s) AS bucket, AVG(cpu_percent), MAX(COALESCE(cpu_percent_max, cpu_percent)), "
+    "AVG(memory_used_bytes), MAX(COALESCE(memory_used_bytes_max, memory_used_bytes)), MAX(memory_total_bytes), "
+    "MIN(disk_free_bytes), AVG(load_1m) FROM instances_hostsample WHERE node = %s AND step_s = %s AND at_us >= %s "
+    "GROUP BY bucket"
+)
 _REQUESTS = (
     f"SELECT at_us - (at_us %% %s), requests, failed, histogram FROM instances_requestsample "  # noqa: S608
-    f"WHERE {sql.only('app_id')} AND at_us >= %s"
+    f"WHERE {sql.only('app_id')} AND at_us >= %s AND step_s = %s"
 )
 
 
 def of_instance(instance_id: int, span: Span) -> dict[str, Any]:
     shown = _shown(span, _figures("instance_id", instance_id, span))
+    for point in shown["points"]:
+        del point["_at_us"]
+    return shown
+
+
+def of_host(node: str, span: Span) -> dict[str, Any]:
+    """Averages and maxima of a host; the least free disk, which is what runs out."""
+    since = clock.to_us(clock.now()) - span.window_us
+    found = {
+        int(bucket): {
+            "cpu_percent": round(float(cpu), 2),
+            "cpu_percent_max": round(float(cpu_max), 2),
+            "memory_used_bytes": int(used),
+            "memory_used_bytes_max": int(used_max),
+            "memory_total_bytes": int(total),
+            "disk_free_bytes": int(disk),
+            "load_1m": round(float(load), 2),
+        }
+        for bucket, cpu, cpu_max, used, used_max, total, disk, load in sql.select(
+            _HOST, [span.step_us, node, span.source_step_s, since]
+        )
+    }
+    shown = _shown(span, found, _HOST_NAMES)
     for point in shown["points"]:
         del point["_at_us"]
     return shown
@@ -44,10 +75,10 @@ def of_app(app_id: int, span: Span) -> dict[str, Any]:
     return shown
 
 
-def _shown(span: Span, found: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _shown(span: Span, found: dict[int, dict[str, Any]], names: tuple[str, ...] = _NAMES) -> dict[str, Any]:
     end = clock.to_us(clock.now())
     first = (end - span.window_us) // span.step_us * span.step_us + span.step_us
-    empty: dict[str, Any] = dict.fromkeys(_NAMES)
+    empty: dict[str, Any] = dict.fromkeys(names)
     points = []
     for at_us in range(first, end + 1, span.step_us):
         point = {"at": clock.rfc3339(clock.from_us(at_us)), **found.get(at_us, empty)}
@@ -73,7 +104,7 @@ def _requests(app_id: int, span: Span) -> dict[int, dict[str, Any]]:
     since = clock.to_us(clock.now()) - span.window_us
     rows = sql.select(
         _REQUESTS,
-        [span.step_us, app_id, since],
+        [span.step_us, app_id, since, span.source_step_s],
     )
     grouped: dict[int, list[tuple[Any, ...]]] = {}
     for bucket, *row in rows:

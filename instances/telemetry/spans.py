@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from drf_spectacular.utils import OpenApiParameter
+
 from omni.rest.paging import refused
 
 _FORM = re.compile(r"(\d{1,9})(ms|s|m|h|d)?")
 _UNIT_US = {"ms": 1_000, "s": 1_000_000, None: 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 MOST_POINTS = 2_000
 LONGEST_US = 400 * 86_400_000_000
+SERIES_PARAMETERS = [
+    OpenApiParameter("window", str, description="such as 1h: adds a series of that length"),
+    OpenApiParameter("step", str, description="such as 10s"),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from consensus.lease import Candidacy, ConsensusUnavailable, Held, NotHeld
 from consensus.page import PageWriter
-from omni.kernel import clock
+from omni.kernel import clock, measures
 
 NOT_HELD_S = 1.0  # how long "another one leads" is to be believed without us
 
@@ -55,6 +55,7 @@ class Leadership:
             if self._working:
                 self.work.stop()
             if epoch:
+                measures.leaderships.inc()
                 self.work.start(epoch)
             self._working = epoch
         term = self.lease.term()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from django.db import close_old_connections, connections
 
 from consensus import gate
+from omni.kernel import measures
 from omni.kernel.errors import NoLeader
 
 _log = logging.getLogger("omni.daemon")
@@ -44,12 +45,14 @@ class Loop:
         while not self._stop.is_set():
             close_old_connections()
             try:
-                wish = self._tick()
+                with measures.timed(measures.loop_seconds.labels(self._name)):
+                    wish = self._tick()
                 pause = self._interval_s if wish is None else min(wish, self._interval_s)
             except NoLeader:
                 pause = self._interval_s  # deposed in the middle of it: we are about to be stopped
             except Exception:
                 _log.exception("%s failed and will be repeated", self._name)
+                measures.loop_failures.labels(self._name).inc()
                 connections.close_all()
                 pause = _AFTER_ERROR_S
             self._stop.wait(pause)

@@ -28,6 +28,7 @@ from omni.daemon.loops import Loop
 from omni.daemon.mirror import EVERY_S as MIRROR_S
 from omni.daemon.mirror import Mirror
 from omni.daemon.own_web import OwnWeb
+from omni.daemon.recording import Recorder
 from omni.daemon.work import leader_loops
 from omni.kernel import clock, keys
 from omni.kernel.config import Config
@@ -83,6 +84,7 @@ class Daemon:
         self._leadership = Leadership(lease, page, self._claims, self._work)
         self._announcer = Announcer(self._client, self._able)
         self._web = OwnWeb(_reached_at(config), config.me.port)
+        self._recorder = Recorder(config.me.id)
 
     def _lease(self) -> Candidacy:
         me = self._config.me
@@ -95,6 +97,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._claims.start()
+        self._recorder.start()
         if self._elected:
             self._web.start()
             self._announcer.start()
@@ -129,6 +132,7 @@ class Daemon:
             self._web.stop()
         self._leadership.stop(self._successor, _LAST_WORDS_S)
         self._claims.stop()
+        self._recorder.stop()
         self._work.join(2.0)
         self._client.close()
 

@@ -24,6 +24,7 @@ from omni.front.leaders import Leaders
 from omni.front.problems import answer as problem_answer
 from omni.front.requests import Answer, BodyTooLarge, ClientGone, ClientIdle, Receive, Request, Scope, Send
 from omni.front.streaming_keys import StreamingKeys
+from omni.kernel import measures
 from omni.kernel.config import Config
 from omni.kernel.config_members import parse
 from omni.kernel.errors import Malformed, NotFound, NotLeader, OmniError, StaleRead, TooLarge
@@ -38,6 +39,7 @@ _ASIDE = re.compile(r"/health(/ready)?|/cluster/(status|members)")
 _ASIDE_THREADS = 2
 _DISCARDED, _DISCARD_S = 64 << 20, 2.0
 _FIRST_PAUSE_S = 0.02
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 _LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server that listens everywhere is reached
 _log = logging.getLogger("omni.front")
 
@@ -67,13 +69,14 @@ class Front:
         from django.conf import settings
 
         from consensus import gate
+        from omni.front.route_names import name_of
         from omni.kernel import keys
         from omni.rest import index
         from omni.rest.middleware import leader_name
 
         config = settings.CONFIG
         self._config = config
-        self._index, self._leader_name = index, leader_name
+        self._index, self._leader_name, self._route_of = index, leader_name, name_of
         times, limits = config.timings, config.limits
         hop = Hop(keys.derive(keys.cluster_secret(config), "forward"), config.me.id)
         self._hop, self._leaders = hop, Leaders(gate.lease(), config.me.netloc)
@@ -122,6 +125,7 @@ class Front:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request.of(scope, receive)
+        begun = time.perf_counter()
         try:
             answer = await self._answer(request)
         except OmniError as error:
@@ -133,12 +137,24 @@ class Front:
         except Exception:
             _log.exception("the front failed on %s %s", request.method, request.path)
             answer = self._refuse(request, OmniError("Something went wrong on our side."))
+        self._count(request, answer, time.perf_counter() - begun)
         if answer.status >= 400:
             await request.discard(_DISCARDED, _DISCARD_S)
         await answer.send(send, head=request.method == "HEAD")
 
+    def _count(self, request: Request, answer: Answer, took_s: float) -> None:
+        """A request counts where it came in. How long somebody wanted to wait says nothing about us."""
+        if request.extra.get("omni.forwarded"):
+            return
+        route = self._route_of(request.path)
+        method = request.method if request.method in _METHODS else "other"
+        measures.requests.labels(method, route, measures.status_class(answer.status)).inc()
+        if answer.stream is None and "wait=" not in request.query and "prefer" not in request.headers:
+            measures.request_seconds.labels(route).observe(took_s)
+
     async def _answer(self, request: Request) -> Answer:
         forwarded = self._verify_hop(request)
+        request.extra["omni.forwarded"] = forwarded
         if not request.is_routable:
             raise NotFound("There is no such path.", next="GET /docs")
         if request.path == "/health/live" and not request.is_write:

@@ -15,6 +15,7 @@ from typing import Any, cast
 from django.conf import settings
 
 from omni.front.requests import Answer, Request
+from omni.kernel import measures
 from omni.kernel.errors import Malformed
 
 _STREAM_CHUNK = 1 << 18
@@ -35,7 +36,8 @@ class DjangoThreads:
         """Django's answer. Exceptions inside Django are already problems."""
         loop = asyncio.get_running_loop()
         environ = _environ(request, body)
-        response = await loop.run_in_executor(self._pool, self._respond, environ)
+        with measures.in_django.track_inprogress():
+            response = await loop.run_in_executor(self._pool, self._respond, environ)
         headers = [(name, value) for name, value in response.items()]
         headers += [("set-cookie", cookie.OutputString()) for cookie in response.cookies.values()]
         if response.streaming:

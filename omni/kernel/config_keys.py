@@ -81,8 +81,11 @@ class Timings(Section):
     stop_timeout_s: Seconds = key(10.0, "time between SIGTERM and SIGKILL of an instance (default of an app)")
     log_retention_s: Seconds = key(7 * 86_400.0, "how long log lines are kept")
     sample_retention_s: Seconds = key(86_400.0, "how long samples are kept as taken")
+    minute_retention_s: Seconds = key(
+        7 * 86_400.0, "how long samples are kept rolled up to a minute; never shorter than `sample_retention_s`"
+    )
     rollup_retention_s: Seconds = key(
-        30 * 86_400.0, "how long samples are kept rolled up; at least `sample_retention_s`"
+        30 * 86_400.0, "how long they are kept rolled up to ten minutes; at least `sample_retention_s`"
     )
     event_retention_s: Seconds = key(90 * 86_400.0, "how long events are kept")
     shutdown_s: Seconds = key(25.0, "how long `start.sh` waits for its processes before it kills them; below 30")

@@ -20,6 +20,7 @@ TELEMETRY_MODELS: dict[str, str] = {
     "instances.requestsample": "instances_requestsample",
     "instances.requestoffset": "instances_requestoffset",
     "instances.hostsample": "instances_hostsample",
+    "instances.platformsample": "instances_platformsample",
 }
 
 # Tables outside the gate in the default database: Django's own bookkeeping that no one's app depends on.

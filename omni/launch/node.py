@@ -52,6 +52,7 @@ def run(plan: dict[str, Any], port: str, *, restart: bool, to_log: bool = True) 
     if left:
         _say(f"ending {len(left)} processes of an earlier run of this node")
         proc.end([found.pid for found in left], grace_s=5.0)
+    _forget_counts(state / f"node-{port}" / "measures")
     for data in plan["node_processes"][port]:
         supervisor.start(ProcessSpec.from_json(data if to_log else {**data, "log": ""}))
     while not signals.stops:
@@ -60,6 +61,13 @@ def run(plan: dict[str, Any], port: str, *, restart: bool, to_log: bool = True) 
     _end_group()
     pid_file.release()
     return 0
+
+
+def _forget_counts(folder: Path) -> None:
+    """What the processes of an earlier run counted: their files would be added up for ever."""
+    for file in folder.glob("*.db"):
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 def _end_group() -> None:

@@ -175,6 +175,8 @@ def node_processes(config: Config, member: Member, *, sql: bool) -> list[Process
     specs = []
     for role, (argv, order) in commands.items():
         environment = _environment(config, role, member)
+        if role in ("web", "daemon"):  # where both count what `/metrics` of this node shows
+            environment["PROMETHEUS_MULTIPROC_DIR"] = str(config.node_dir(member) / "measures")
         if sql and role == "web":
             environment["OMNI_SQL"] = "1"
         spec = ProcessSpec(

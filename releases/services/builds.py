@@ -22,6 +22,7 @@ from apps import freeze
 from apps import services as app_services
 from apps.models import App, DesiredState
 from consensus.gate import Transaction
+from omni.kernel import measures
 from omni.kernel.errors import Conflict, InvalidInput
 from omni.kernel.transitions import move
 from releases import build_log
@@ -98,6 +99,9 @@ def claim_build(tx: Transaction, *, build_id: int, worker: str) -> Claimed:
         steps=[],
     )
     _record(tx, "build.claimed", build, {"worker": worker, "attempt": build.attempt + 1})
+    if build.started_at is None:
+        waited_s = (tx.at - build.created_at).total_seconds()
+        tx.after_commit.append(lambda: measures.build_wait_seconds.observe(waited_s))
     return Claimed(_reread(build), token)
 
 
@@ -283,6 +287,9 @@ def _move_out(tx: Transaction, build: Build, to: BuildStatus, result: BuildResul
         lease_until=None,
         **values,
     )
+    if build.started_at is not None:
+        took_s = (tx.at - build.started_at).total_seconds()
+        tx.after_commit.append(lambda: measures.build_seconds.labels(str(to)).observe(took_s))
 
 
 def _check_builds_at_once(app: App) -> None:
