@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.db.models import F
+from django.db.models import F, Q
 
 from apps.models import App, DesiredState, Domain
 from instances import draining
@@ -57,9 +57,8 @@ def forget() -> None:
 def _touched(after: int, newest: int) -> bool:
     if after == newest:
         return False
-    kinds = Event.objects.filter(key__gt=after, key__lte=newest, app_id__isnull=False)
-    return any(not kind.startswith("instance.") or kind in _INSTANCE_KINDS
-               for kind in kinds.values_list("kind", flat=True)[:1000])  # fmt: skip
+    since = Event.objects.filter(key__gt=after, key__lte=newest, app_id__isnull=False)
+    return since.filter(~Q(kind__startswith="instance.") | Q(kind__in=_INSTANCE_KINDS)).exists()
 
 
 def _read() -> list[dict[str, Any]]:

@@ -200,6 +200,22 @@ def test_routes_name_healthy_wanted_instances_only(platform, in_gate):
     assert again.status_code == 304
 
 
+def test_a_change_of_routes_is_seen_behind_any_number_of_other_events(platform, in_gate):
+    """What can change a route makes the table anew. It was once looked for among the last thousand events only."""
+    app = deployed(platform, 1)
+    asked = node_token(platform.node_names[0])
+    call(asked, "GET", "/agent/routes")
+
+    def many(tx):
+        for number in range(1_001):
+            tx.record("instance.placed", "instance", number, org_id=app.org_id, app_id=app.pk, change={})
+
+    platform.report(Instance.objects.get(app=app), "running", "unhealthy")
+    in_gate(many)
+    (host,) = [h for h in call(asked, "GET", "/agent/routes").json()["hosts"] if h["app_id"] == app.pk]
+    assert host["targets"] == []
+
+
 def test_packages_only_for_what_the_node_runs(platform, placed):
     (_, second, *_) = platform.node_names
     answer = call(node_token(second), "GET", f"/agent/packages/{placed.release.package_id}")
