@@ -188,6 +188,7 @@ class Instance:
         own = {
             "PORT": str(record.port),
             "OMNI_APP": wished.app,
+            "OMNI_PROCESS_TYPE": wished.process_type,
             "OMNI_INSTANCE_ID": str(wished.id),
             "OMNI_RELEASE": wished.release.version,
         }
@@ -204,7 +205,7 @@ class Instance:
             memory_bytes=wished.memory_mb * 1024 * 1024,
             cpu_weight=wished.cpu,
             cpu_limit=wished.cpu_limit,
-            hostname=f"{wished.app}-{wished.slot}"[:63],
+            hostname=_hostname(wished),
         )
 
     async def _kill(self) -> None:
@@ -327,3 +328,9 @@ class Instance:
         self.record = record
         if record.observed.seq != told:
             self._around.report(record.observed)
+
+
+def _hostname(wished: Assignment) -> str:
+    """`shop-0`, `shop-worker-0`: a label of at most 63 characters."""
+    kind = "" if wished.process_type == "web" else f"-{wished.process_type.lower().replace('_', '-')}"
+    return f"{wished.app}{kind}"[: 63 - len(str(wished.slot)) - 1] + f"-{wished.slot}"

@@ -9,7 +9,8 @@ from apps.models import App, ConfigRevision
 from omni.kernel.seal import unseal
 
 # The columns of an app that shape a running instance: changing one is a deployment, rolling back restores them.
-CONFIG_FIELDS = ("memory_mb", "cpu", "cpu_limit", "health_check", "restart_policy", "stop_timeout_s")
+CONFIG_FIELDS = ("memory_mb", "cpu", "cpu_limit", "health_check", "restart_policy", "stop_timeout_s",
+                 "process_settings")  # fmt: skip
 
 
 def open_env(revision: ConfigRevision) -> dict[str, str]:

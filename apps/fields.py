@@ -13,6 +13,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
+from apps import processes
 from omni.rest.fields import StrictSerializer
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -22,6 +23,7 @@ _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _ENV_DENIED = re.compile(r"OMNI_.*|LD_.*|PORT|BASH_ENV|ENV|PYTHONHOME|PYTHONSTARTUP|PATH|HOME", re.IGNORECASE)
 _ENV_VALUE_MAX = 32 * 1024
 _ENV_KEYS_MAX = 500
+_PROCESSES_MAX = 32
 _HOST = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _PERCENT = re.compile(r"[0-9]{1,4}%", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
@@ -146,6 +148,61 @@ class PlacementFields(StrictSerializer):
     constraints = ConstraintFields(many=True, required=False)
 
 
+class ProcessFields(StrictSerializer):
+    """One process type: how many, and what it has of its own; null takes back what was set."""
+
+    instances = serializers.IntegerField(min_value=0, max_value=10_000, required=False)
+    memory_mb = serializers.IntegerField(min_value=4, max_value=1_048_576, required=False, allow_null=True)
+    cpu = serializers.FloatField(min_value=0.01, max_value=1024, required=False, allow_null=True)
+    cpu_limit = serializers.FloatField(min_value=0.01, max_value=1024, required=False, allow_null=True)
+    health_check = HealthCheckFields(required=False, allow_null=True)
+    restart_policy = serializers.ChoiceField(
+        choices=["always", "on_failure", "never"], required=False, allow_null=True
+    )  # fmt: skip
+    stop_timeout_s = serializers.FloatField(min_value=0, max_value=3600, required=False, allow_null=True)
+
+
+@extend_schema_field(
+    {"type": "object", "additionalProperties": {"oneOf": [{"$ref": "#/components/schemas/ProcessFields"},
+                                                          {"type": "null"}]}}
+)  # fmt: skip
+class ProcessesField(serializers.Field[Any, Any, Any, Any]):
+    """`{"worker": {"instances": 2, "memory_mb": 128}, "old": null}`: by process type, null forgets it."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise refuse("not_an_object", "An object of process types is wanted.")
+        if len(data) > _PROCESSES_MAX:
+            raise refuse("too_many", f"At most {_PROCESSES_MAX} process types.")
+        read: dict[str, Any] = {}
+        problems: dict[str, Any] = {}
+        for name, wanted in data.items():
+            try:
+                read[name] = self._one(name, wanted)
+            except serializers.ValidationError as error:
+                problems[name] = error.detail
+        if problems:
+            raise serializers.ValidationError(problems)
+        return read
+
+    def _one(self, name: str, wanted: Any) -> dict[str, Any] | None:
+        if not processes.NAME.fullmatch(name):
+            raise refuse("invalid_name", "Letters, digits, - and _, beginning with a letter; at most 32.")
+        if name == processes.RELEASE:
+            raise refuse("reserved_name", "release is the command before a rollout; no instances run it.")
+        if wanted is None:
+            return None
+        found = ProcessFields.read(wanted)
+        if name == processes.WEB:
+            nothing = [key for key, value in found.items() if value is None and key != "cpu_limit"]
+            if nothing:
+                raise refuse("required", "web takes a value here.", nothing[0])
+        return found
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
 class TrafficFields(StrictSerializer):
     """What the ingress does for the app. 0 means no limit; every ingress counts for itself."""
 
@@ -169,6 +226,7 @@ class AppFields(StrictSerializer):
     org = serializers.CharField(max_length=63, required=False)
     description = serializers.CharField(max_length=2000, allow_blank=True, required=False)
     instances = serializers.IntegerField(min_value=0, max_value=10_000, required=False)
+    processes = ProcessesField(required=False)
     memory_mb = serializers.IntegerField(min_value=4, max_value=1_048_576, required=False)
     cpu = serializers.FloatField(min_value=0.01, max_value=1024, required=False)
     cpu_limit = serializers.FloatField(min_value=0.01, max_value=1024, required=False, allow_null=True)
@@ -207,8 +265,11 @@ class AppFields(StrictSerializer):
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if attrs.get("singleton") and attrs.get("instances", 0) > 1:
-            raise refuse("singleton", "A singleton app has at most one instance.", "instances")
+        if attrs.get("singleton"):
+            if attrs.get("instances", 0) > 1:
+                raise refuse("singleton", "A singleton app has at most one instance.", "instances")
+            if any((wanted or {}).get("instances", 0) > 1 for wanted in attrs.get("processes", {}).values()):
+                raise refuse("singleton", "A singleton app has at most one instance of each type.", "processes")
         return attrs
 
 
@@ -220,7 +281,25 @@ class CreateAppFields(AppFields):
 
 
 class ScaleFields(StrictSerializer):
-    instances = serializers.IntegerField(min_value=0, max_value=10_000)
+    """`instances` are those of web; `processes` names any type: `{"web": 3, "worker": 2}`."""
+
+    instances = serializers.IntegerField(min_value=0, max_value=10_000, required=False)
+    processes = serializers.DictField(
+        child=serializers.IntegerField(min_value=0, max_value=10_000), required=False, allow_empty=False
+    )
+
+    def validate_processes(self, value: dict[str, int]) -> dict[str, int]:
+        for name in value:
+            if not processes.NAME.fullmatch(name) or name == processes.RELEASE:
+                raise refuse("invalid_name", f"{name} is no process type that instances run.")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not attrs:
+            raise refuse("required", 'A count is wanted: {"instances": 2}, or {"processes": {"worker": 2}}.')
+        if "instances" in attrs and attrs["instances"] != attrs.get("processes", {}).get("web", attrs["instances"]):
+            raise refuse("given_twice", "instances are those of web, which processes say differently.", "instances")
+        return attrs
 
 
 class ConfigFields(StrictSerializer):

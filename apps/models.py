@@ -31,7 +31,11 @@ class App(models.Model):
     deploy_kind = models.CharField(max_length=16, default="deploy")  # why desired_release is what it is
     deploy_cause = models.CharField(max_length=200, default="")
     deploy_serial = models.PositiveIntegerField(default=0)  # grows with each wish for a (re)deployment
-    instances = models.PositiveIntegerField(default=1)
+    instances = models.PositiveIntegerField(default=1)  # of the process type web
+    process_counts = models.JSONField(default=dict)  # of the other types: {"worker": 2}
+    process_types = models.JSONField(null=True)  # types of the wished release; None: nobody has said
+    other_instances = models.PositiveIntegerField(default=0)  # of all types but web, as a quota counts them
+    other_memory_mb = models.PositiveIntegerField(default=0)
     singleton = models.BooleanField(default=False)
     runtime = models.CharField(max_length=16, default="process")
     strategy = models.JSONField(default=dict)
@@ -51,6 +55,7 @@ class App(models.Model):
     health_check = models.JSONField(default=dict)
     restart_policy = models.CharField(max_length=16, default="always")
     stop_timeout_s = models.FloatField(default=10.0)
+    process_settings = models.JSONField(default=dict)  # what types have of their own; see `apps.processes`
 
     # observed, written by the leader's controller
     status = models.CharField(max_length=16, default="created")
@@ -84,6 +89,7 @@ class ConfigRevision(models.Model):
     health_check = models.JSONField(default=dict)
     restart_policy = models.CharField(max_length=16)
     stop_timeout_s = models.FloatField()
+    process_settings = models.JSONField(default=dict)
     created_at = models.DateTimeField()
     created_by = models.CharField(max_length=160)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
 
-from apps import strategy
+from apps import processes, strategy
 from apps.models import App
 from omni.kernel.clock import rfc3339
 
@@ -22,7 +23,7 @@ _DEFAULT_CHECK = {
 }
 
 
-def health_check_of(stored: dict[str, Any]) -> dict[str, Any]:
+def health_check_of(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The whole health check: what was set over the defaults (DECISIONS 19)."""
     return {**_DEFAULT_CHECK, **stored}
 
@@ -59,6 +60,7 @@ def app(row: App, env: dict[str, Any]) -> dict[str, Any]:
         "status": row.status,
         "desired_state": row.desired_state,
         "instances": row.instances,
+        "processes": processes.shown(row, health_check_of),
         "memory_mb": row.memory_mb,
         "cpu": row.cpu,
         "cpu_limit": row.cpu_limit,

@@ -7,6 +7,7 @@ controller fulfils them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import IntegrityError, connection
@@ -14,7 +15,7 @@ from django.db.models import F, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Org
-from apps import domains, freeze
+from apps import domains, freeze, processes
 from apps.configuration import CONFIG_FIELDS, masked, merge_env, open_env
 from apps.models import App, ConfigRevision, DesiredState
 from consensus.gate import Transaction
@@ -23,7 +24,7 @@ from omni.kernel.inserts import insert, statement
 from omni.kernel.seal import seal
 
 _PLAIN_FIELDS = ("name", "description", "instances", "singleton", "runtime", "strategy", "placement", "traffic",
-                 "labels", "maintenance", "freeze")  # fmt: skip
+                 "labels", "maintenance", "freeze", "process_counts")  # fmt: skip
 
 
 _RIVALS = (
@@ -37,8 +38,12 @@ def create_app(tx: Transaction, *, org: Org, fields: dict[str, Any]) -> tuple[Ap
 
     Raises Conflict for a taken name, Forbidden for a full quota.
     """
-    _check_quota(org, None, fields.get("instances", 1), fields.get("memory_mb", 512), new_apps=1)
+    fields = _with_processes(None, fields)
+    others = _others(None, fields)
+    _check_quota(org, None, fields.get("instances", 1), fields.get("memory_mb", 512), others, new_apps=1)
     given = {name: fields[name] for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS) if name in fields}
+    if others != (0, 0):
+        given |= {"other_instances": others[0], "other_memory_mb": others[1]}
     app = _insert_named(org, created_at=tx.at, updated_at=tx.at, **given)
     env, secret_keys = merge_env({}, [], fields.get("env", {}))
     tx.before_fence.append(statement(ConfigRevision, **_revision(tx, app, 1, env, secret_keys)))
@@ -56,15 +61,17 @@ def update_app(tx: Transaction, app: App, fields: dict[str, Any]) -> tuple[set[s
     _refuse_deleted(app)
     if "freeze" in fields:
         fields = {**fields, "freeze": freeze.stored(tx, app, fields["freeze"])}
+    fields = _with_processes(app, fields)
     org = Org.objects.select_for_update().get(pk=app.org_id)
     changed = {
         name for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS) if name in fields and fields[name] != getattr(app, name)
     }
-    if changed & {"instances", "memory_mb"}:
-        _check_quota(org, app, fields.get("instances", app.instances), fields.get("memory_mb", app.memory_mb))
-    if fields.get("singleton", app.singleton) and fields.get("instances", app.instances) > 1:
-        raise InvalidInput(errors=[FieldError("/instances", "singleton", "A singleton app has at most one instance.")])
     values = {name: fields[name] for name in changed}
+    if changed & {"instances", "memory_mb", "process_counts", "process_settings"}:
+        others = _others(app, fields)
+        _check_quota(org, app, fields.get("instances", app.instances), fields.get("memory_mb", app.memory_mb), others)
+        values |= {"other_instances": others[0], "other_memory_mb": others[1]}
+    _check_singleton(app, fields)
     if "name" in changed:
         values["hostname"] = _free_hostname(fields["name"], org, but=app)
     revision = _revise_configuration(tx, app, fields, changed)
@@ -89,6 +96,7 @@ def restore_configuration(tx: Transaction, app: App, source: ConfigRevision) -> 
     if current.number == source.number:
         return current
     values = {name: getattr(source, name) for name in CONFIG_FIELDS}
+    _, values["other_memory_mb"] = processes.others(app.process_counts, source.process_settings, source.memory_mb)
     for name, value in values.items():
         setattr(app, name, value)
     revision = _insert_revision(tx, app, current.number + 1, open_env(source), source.secret_keys)
@@ -98,21 +106,32 @@ def restore_configuration(tx: Transaction, app: App, source: ConfigRevision) -> 
     return revision
 
 
-def wish(tx: Transaction, app: App, *, release_number: int | None = None, kind: str, cause: str) -> None:
-    """Wish for a deployment: of `release_number`, or of what is desired anyway (scale, restart, start)."""
+def wish(
+    tx: Transaction,
+    app: App,
+    *,
+    release_number: int | None = None,
+    process_types: Iterable[str] = (),
+    kind: str,
+    cause: str,
+) -> None:
+    """Wish for a deployment: of `release_number`, which has these process types, or of what is desired anyway (scale,
+    restart, start)."""
     _refuse_deleted(app)
     values: dict[str, Any] = {"deploy_kind": kind, "deploy_cause": cause[:200]}
     if release_number is not None:
         values["desired_release"] = release_number
+        values["process_types"] = list(processes.runnable(process_types))
     _update(tx, app, deploy_serial=F("deploy_serial") + 1, **values)
     app.refresh_from_db(fields=["deploy_serial"])
     tx.record(f"app.{kind}_wished", "app", app.pk, org_id=app.org_id, app_id=app.pk,
               change={"release": app.desired_release, "serial": app.deploy_serial})  # fmt: skip
 
 
-def scale(tx: Transaction, app: App, instances: int) -> None:
-    """Change the desired count, within the quota."""
-    update_app(tx, app, {"instances": instances})
+def scale(tx: Transaction, app: App, counts: Mapping[str, int]) -> bool:
+    """Change desired counts by process type, within the quota; whether any was another."""
+    patch = {name: {"instances": count} for name, count in counts.items()}
+    return bool(update_app(tx, app, {"processes": patch})[0])
 
 
 def set_desired_state(tx: Transaction, app: App, state: DesiredState) -> bool:
@@ -230,18 +249,65 @@ def _free_hostname(name: str, org: Org, but: App | None = None) -> str:
     raise _taken("hostname_taken", f"The host names {' and '.join(candidates)} are taken on this platform.", "/name")
 
 
-def _check_quota(org: Org, app: App | None, instances: int, memory_mb: int, *, new_apps: int = 0) -> None:
+def _with_processes(app: App | None, fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` with the patch `processes` resolved into columns. Raises InvalidInput."""
+    if "processes" not in fields:
+        return fields
+    counts, settings = (app.process_counts, app.process_settings) if app is not None else ({}, {})
+    after = processes.patched(counts, settings, fields["processes"])
+    rest = {name: value for name, value in fields.items() if name != "processes"}
+    types = app.process_types if app is not None else None
+    unknown = sorted(name for name in after.named if types is not None and name not in types)
+    problems = [
+        FieldError(f"/processes/{name}", "no_such_process", f"The release has {', '.join(types or ())}, not {name}.")
+        for name in unknown
+    ]
+    problems += [
+        FieldError(f"/processes/web/{name}", "given_twice", f"{name} is said twice, and differently.")
+        for name, value in after.web.items()
+        if name in rest and rest[name] != value
+    ]
+    if problems:
+        raise InvalidInput(errors=problems)
+    return {**rest, **after.web, "process_counts": after.counts, "process_settings": after.settings}
+
+
+def _others(app: App | None, fields: dict[str, Any]) -> tuple[int, int]:
+    """(instances, megabytes) of the types beside web, once `fields` are set."""
+    counts, settings, memory_mb = (app.process_counts, app.process_settings, app.memory_mb) if app else ({}, {}, 512)
+    return processes.others(
+        fields.get("process_counts", counts), fields.get("process_settings", settings),
+        fields.get("memory_mb", memory_mb),
+    )  # fmt: skip
+
+
+def _check_singleton(app: App, fields: dict[str, Any]) -> None:
+    """At most one instance of each type."""
+    if not fields.get("singleton", app.singleton):
+        return
+    counts = {"web": fields.get("instances", app.instances), **fields.get("process_counts", app.process_counts)}
+    for name, count in counts.items():
+        if count > 1:
+            pointer = "/instances" if name == processes.WEB else f"/processes/{name}/instances"
+            said = "A singleton app has at most one instance of each process type."
+            raise InvalidInput(errors=[FieldError(pointer, "singleton", said)])
+
+
+def _check_quota(
+    org: Org, app: App | None, instances: int, memory_mb: int, other: tuple[int, int], *, new_apps: int = 0
+) -> None:
     if org.max_apps is None and org.max_instances is None and org.max_memory_mb is None:
         return  # no limit, no lock: creations of one org run beside each other
     org = Org.objects.select_for_update().get(pk=org.pk)
     others = App.objects.filter(org=org).exclude(pk=app.pk if app else 0).exclude(desired_state=DesiredState.DELETED)
     sums = others.aggregate(
-        total=Coalesce(Sum("instances"), 0), memory=Coalesce(Sum(F("instances") * F("memory_mb")), 0)
+        total=Coalesce(Sum(F("instances") + F("other_instances")), 0),
+        memory=Coalesce(Sum(F("instances") * F("memory_mb") + F("other_memory_mb")), 0),
     )
     wanted = [
         ("apps", others.count() + new_apps, org.max_apps if new_apps else None),
-        ("instances", sums["total"] + instances, org.max_instances),
-        ("memory_mb", sums["memory"] + instances * memory_mb, org.max_memory_mb),
+        ("instances", sums["total"] + instances + other[0], org.max_instances),
+        ("memory_mb", sums["memory"] + instances * memory_mb + other[1], org.max_memory_mb),
     ]
     for noun, value, limit in wanted:
         if limit is not None and value > limit:

@@ -60,7 +60,8 @@ class InstanceViewSet(LeanViewSet):
     @extend_schema(
         operation_id="instances_list",
         parameters=[OpenApiParameter("status", str, description="comma-separated; `all` for the long gone too"),
-                    OpenApiParameter("node", str), OpenApiParameter("version", str), OpenApiParameter("limit", int),
+                    OpenApiParameter("node", str), OpenApiParameter("version", str),
+                    OpenApiParameter("process_type", str), OpenApiParameter("limit", int),
                     OpenApiParameter("cursor", str)],
         responses={200: dict},
     )  # fmt: skip

@@ -107,16 +107,20 @@ class _Applying:
         node = action.choice.node
         row = Instance(
             app=self.app, slot=action.slot, release_id=action.release.id, deployment=self.deployment,
-            node_id=node.id if node else None, on_node=node is not None, memory_mb=action.release.memory_mb,
-            cpu=action.release.cpu, attempt=action.attempt, placement=action.choice.to_json(),
+            process_type=action.process_type, node_id=node.id if node else None, on_node=node is not None,
+            memory_mb=action.size.memory_mb, cpu=action.size.cpu, attempt=action.attempt,
+            placement=action.choice.to_json(),
             reason=(action.why if node else action.choice.reason)[:300], created_at=self.tx.at,
             status=InstanceStatus.PLACED if node else InstanceStatus.PENDING,
             history=[evidence.entry(self.tx.at, "placed" if node else "pending", "unknown", action.choice.reason)],
         )  # fmt: skip
         row.save(force_insert=True)
         kind = "instance.placed" if node else "instance.left_pending"
-        self._record(kind, row.pk, {"slot": row.slot, "release": action.release.number, "why": action.why[:200],
-                                    "node": node.name if node else None})  # fmt: skip
+        self._record(
+            kind, row.pk,
+            {"process_type": row.process_type, "slot": row.slot, "release": action.release.number,
+             "why": action.why[:200], "node": node.name if node else None},
+        )  # fmt: skip
         for replaced in action.replaces:
             self._forget(replaced, f"replaced by instance {row.pk}")
         return row.pk
@@ -207,7 +211,8 @@ class _Applying:
         """The release that ran before is what is wished for again, with its configuration."""
         release = Release.objects.select_related("config").get(pk=action.release.id)
         app_services.restore_configuration(self.tx, self.app, release.config)
-        app_services.wish(self.tx, self.app, release_number=release.number, kind="revert", cause=action.why)
+        app_services.wish(self.tx, self.app, release_number=release.number, process_types=release.process_types,
+                          kind="revert", cause=action.why)  # fmt: skip
         self._move(
             DeploymentStatus.REVERTING, "deployment.reverting", active_key=self.app.pk, serial=self.app.deploy_serial,
             progress=None, progress_at=self.tx.at, finished_at=None, ledger_due_at=None, paused_at=None,

@@ -9,6 +9,7 @@ import logging
 from functools import lru_cache
 from typing import Any, cast
 
+from apps import processes
 from apps.models import ConfigRevision
 from instances import draining
 from instances.models import Instance
@@ -23,6 +24,7 @@ _FIELDS = (
     "app__org__name", "app__runtime", "release__number", "release__version", "release__package_id",
     "release__package__size", "release__process_types", "release__config_id", "release__config__cpu_limit",
     "release__config__health_check", "release__config__restart_policy", "release__config__stop_timeout_s",
+    "release__config__process_settings",
 )  # fmt: skip
 
 
@@ -39,7 +41,6 @@ def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any
     So an app whose master key was lost keeps what runs, starts nothing without its settings, and stops no other app.
     """
     ended = row["status"] in ENDED
-    types = row["release__process_types"]
     try:
         env = _environment(row["release__config_id"]) if row["desired"] == "run" and not ended else {}
     except SealBroken as broken:
@@ -58,7 +59,7 @@ def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any
             "package": row["release__package_id"],
             "package_size": row["release__package__size"],
         },
-        "command": types.get(row["process_type"], ""),
+        "command": row["release__process_types"].get(row["process_type"], ""),
         "process_type": row["process_type"],
         "generation": row["generation"],
         "runtime": row["app__runtime"],
@@ -66,12 +67,18 @@ def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any
         "env": env,
         "memory_mb": row["memory_mb"],
         "cpu": row["cpu"],
-        "cpu_limit": row["release__config__cpu_limit"],
-        "health_check": row["release__config__health_check"],
-        "restart_policy": row["release__config__restart_policy"],
-        "stop_timeout_s": row["release__config__stop_timeout_s"],
+        **_own(row),
         **draining.terms(row, ingresses),
     }
+
+
+def _own(row: dict[str, Any]) -> dict[str, Any]:
+    """What the process type has of its own, else what the app's configuration says."""
+    settings, name = row["release__config__process_settings"], row["process_type"]
+    of_app = {key: row[f"release__config__{key}"] for key in ("cpu_limit", "restart_policy", "stop_timeout_s")}
+    own = settings.get(name, {})
+    found = {key: own.get(key, value) for key, value in of_app.items()}
+    return {**found, "health_check": processes.check_of(settings, name, row["release__config__health_check"])}
 
 
 @lru_cache(maxsize=512)

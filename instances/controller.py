@@ -262,5 +262,5 @@ def _reserve(pool: Pool, seen: Seen, made: Plan) -> None:
     rows = {row.id: row for row in seen.observed.instances}
     for action in made.actions:
         if isinstance(action, (Place, Assign)) and action.choice.node is not None:
-            size = action.release if isinstance(action, Place) else rows[action.instance]
+            size = action.size if isinstance(action, Place) else rows[action.instance]
             pool.take(action.choice.node.id, size.memory_mb, size.cpu)

@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import F, Q
 
+from apps.processes import WEB
 from consensus.gate import Transaction
 from instances.models import Instance, Node
 from instances.nodes import ALIVE
@@ -40,7 +41,7 @@ def leaving() -> list[int]:
     """The instances that ingresses are asked about; ascending."""
     rows = Instance.objects.filter(
         Q(desired="stop") | Q(generation__gt=F("observed_generation")),
-        status__in=_LEAVING, on_node=True, healthy_at__isnull=False,
+        status__in=_LEAVING, on_node=True, healthy_at__isnull=False, process_type=WEB,
     )  # fmt: skip
     return list(rows.order_by("id").values_list("id", flat=True)[:_MOST])
 
@@ -48,6 +49,8 @@ def leaving() -> list[int]:
 def terms(row: Mapping[str, Any], ingress_nodes: frozenset[str]) -> dict[str, Any]:
     """The drain's part of an assignment."""
     times = settings.CONFIG.timings
+    if row["process_type"] != WEB:  # no ingress has it
+        return {"drain_s": 0.0, "drain_max_s": 0.0, "drained": True}
     if not leaves(row) or not ingress_nodes:
         longest = times.drain_s if not leaves(row) else times.route_drain_s
         return {"drain_s": times.route_drain_s, "drain_max_s": longest, "drained": False}

@@ -22,7 +22,7 @@ from omni.rest.paging import refused
 _SELECT = (
     "SELECT i.id, i.slot, i.status, i.health, i.desired, r.version, r.number, n.name, i.address, i.restarts, "
     # as text, which costs the database less than the driver's dates cost us
-    "CAST(i.started_at AS CHAR), CAST(i.created_at AS CHAR), CAST(i.finished_at AS CHAR), i.revision "
+    "CAST(i.started_at AS CHAR), CAST(i.created_at AS CHAR), CAST(i.finished_at AS CHAR), i.revision, i.process_type "
     "FROM instances_instance i "
     "JOIN releases_release r ON r.id = i.release_id LEFT JOIN instances_node n ON n.id = i.node_id WHERE i.app_id = %s"
 )
@@ -38,7 +38,7 @@ class Chosen:
 
 
 def chosen(query: Mapping[str, str]) -> Chosen:
-    """`status`, `node`, `version`. Without `status`: what runs or is to run, and what waits for a successor."""
+    """`status`, `node`, `version`, `process_type`. Without `status`: what runs or is to run, and what waits for a successor."""
     where, values = "", []
     status = query.get("status")
     if not status:
@@ -49,7 +49,7 @@ def chosen(query: Mapping[str, str]) -> Chosen:
             raise refused("status", f"{unknown[0]} is none of {', '.join(InstanceStatus.values)}, all.")
         where += f" AND i.status IN ({sql.marks(wanted)})"
         values += wanted
-    for name, column in (("node", "n.name"), ("version", "r.version")):
+    for name, column in (("node", "n.name"), ("version", "r.version"), ("process_type", "i.process_type")):
         if given := query.get(name):
             where += f" AND {column} = %s"
             values.append(given)
@@ -84,6 +84,7 @@ def _shown(row: tuple[Any, ...], figures: tuple[Any, Any], now: dt.datetime) -> 
     running, started = row[2] == InstanceStatus.RUNNING, row[10]
     return {
         "id": row[0],
+        "process_type": row[14],
         "slot": row[1],
         "status": row[2],
         "health": row[3],

@@ -14,18 +14,21 @@ from typing import Any
 from django.conf import settings
 from django.db.models import Count, Max, Sum
 
-from apps import strategy
+from apps import processes, strategy
 from apps.models import App
 from apps.strategy import Strategy
 from instances.models import Deployment, Instance, Node
 from instances.placement import NodeView, need_of
-from instances.plan.model import DeploymentView, Desired, InstanceView, Observed, ReleaseView
+from instances.plan.model import DeploymentView, Desired, InstanceView, Observed, ProcessSize, ReleaseView
 from instances.states import ON_NODE, InstanceStatus, NodeStatus
 from instances.telemetry import compare
 from omni.kernel.models import Event
 from releases.models import Release
 
-_RELEASE = ("id", "number", "version", "config__memory_mb", "config__cpu", "config__restart_policy")
+_RELEASE = (
+    "id", "number", "version", "config__memory_mb", "config__cpu", "config__restart_policy", "process_types",
+    "config__process_settings",
+)  # fmt: skip
 _DEPLOYMENT = (
     "id", "app_id", "kind", "status", "serial", "strategy", "progress_at", "progress", "floor", "previous_floor",
     "first", "paused_at", "promoted_at", "baking_since", "new_percent", "warm_until", "finished_at", "revision",
@@ -34,11 +37,11 @@ _DEPLOYMENT = (
 _INSTANCE = (
     "id", "app_id", "slot", "release_id", "deployment_id", "desired", "status", "health", "created_at", "memory_mb",
     "cpu", "node_id", "node__name", "node__draining", "healthy_at", "restarts", "attempt", "finished_at", "detail",
-    "reason", "healthy_since", "crashes", "revision",
+    "reason", "healthy_since", "crashes", "process_type", "revision",
 )  # fmt: skip
 _APP = (
     "id", "revision", "status", "desired_state", "instances", "singleton", "runtime", "placement", "deploy_serial",
-    "desired_release",
+    "desired_release", "process_counts",
 )  # fmt: skip
 
 
@@ -113,6 +116,7 @@ def _seen(
         singleton=app["singleton"],
         wants=need_of(app["placement"], 0, 0.0, app["runtime"], settings.CONFIG.limits.cpu_overcommit),
         watched_since=watched_since,
+        others=tuple(sorted(app["process_counts"].items())),
     )
     served = deployment["serial"] if deployment else 0
     return Seen(
@@ -136,7 +140,7 @@ def latest_deployment(app_id: int) -> DeploymentView | None:
 
 def release_view(release_id: int) -> ReleaseView:
     row = Release.objects.filter(pk=release_id).values(*_RELEASE).get()
-    return ReleaseView(*(row[name] for name in _RELEASE))
+    return _view_of(*(row[name] for name in _RELEASE))
 
 
 def _deployment_view(row: dict[str, Any]) -> DeploymentView:
@@ -171,7 +175,17 @@ def _with_figures(view: DeploymentView, app_id: int) -> DeploymentView:
 def _release_view(row: dict[str, Any], prefix: str) -> ReleaseView | None:
     if row[prefix + "id"] is None:
         return None
-    return ReleaseView(*(row[prefix + name] for name in _RELEASE))
+    return _view_of(*(row[prefix + name] for name in _RELEASE))
+
+
+def _view_of(
+    id_: int, number: int, version: str, memory_mb: int, cpu: float, policy: str, types: Any, settings: Any
+) -> ReleaseView:
+    sizes = tuple(
+        ProcessSize(name, processes.memory_of(settings, name, memory_mb), processes.cpu_of(settings, name, cpu))
+        for name in processes.runnable(types)
+    )
+    return ReleaseView(id_, number, version, memory_mb, cpu, policy, sizes)
 
 
 def _instance_view(row: dict[str, Any]) -> InstanceView:
@@ -197,6 +211,7 @@ def _instance_view(row: dict[str, Any]) -> InstanceView:
         reason=row["reason"],
         healthy_since=row["healthy_since"],
         crashes=row["crashes"],
+        process_type=row["process_type"],
     )
 
 

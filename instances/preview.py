@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from apps import processes
 from apps.models import App
 from consensus.gate import Transaction
 from instances import observe
@@ -29,24 +30,25 @@ def plan_now(tx: Transaction, app: App) -> dict[str, Any]:
     if not found:
         return {"actions": [], "settles": True}
     if found[0].desired.deployment is None:
-        return {"actions": [], "settles": True, "pending": [], "placement": room(found[0], app.memory_mb, app.cpu)}
+        return {"actions": [], "settles": True, "pending": [], "placement": room(found[0], app)}
     return play(found[0], tx.at)
 
 
-def room(seen: Seen, memory_mb: int, cpu: float) -> dict[str, Any]:
+def room(seen: Seen, app: App) -> dict[str, Any]:
     """Where instances of an app with nothing to deploy yet would go; `refused` is the first that fits nowhere."""
-    pool, own = Pool(seen.observed.nodes), dict[int, int]()
-    need, chosen = replace(seen.desired.wants, memory_mb=memory_mb, cpu=cpu), list[dict[str, Any]]()
-    refused = None
-    for slot in range(min(seen.desired.instances, MOST_ACTIONS)):
-        choice = pool.choose(need, own)
-        if choice.node is None:
-            refused = choice.to_json()
-            break
-        pool.take(choice.node.id, memory_mb, cpu)
-        own[choice.node.id] = own.get(choice.node.id, 0) + 1
-        chosen.append({"slot": slot, "node": choice.node.name, "reason": choice.reason})
-    return {"instances": chosen, "refused": refused}
+    pool, chosen = Pool(seen.observed.nodes), list[dict[str, Any]]()
+    for name, count in processes.wanted(app.instances, app.process_counts, app.process_types).items():
+        memory_mb = processes.memory_of(app.process_settings, name, app.memory_mb)
+        cpu = processes.cpu_of(app.process_settings, name, app.cpu)
+        need, own = replace(seen.desired.wants, memory_mb=memory_mb, cpu=cpu), dict[int, int]()
+        for slot in range(min(count, MOST_ACTIONS)):
+            choice = pool.choose(need, own)
+            if choice.node is None:
+                return {"instances": chosen, "refused": choice.to_json()}
+            pool.take(choice.node.id, memory_mb, cpu)
+            own[choice.node.id] = own.get(choice.node.id, 0) + 1
+            chosen.append({"process_type": name, "slot": slot, "node": choice.node.name, "reason": choice.reason})
+    return {"instances": chosen, "refused": None}
 
 
 def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
     world = world_of(seen, now)
     real = frozenset(world.instances)
     shown: list[dict[str, Any]] = []
-    remedies: dict[int, list[dict[str, Any]]] = {}
+    remedies: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for _ in range(MOST_ROUNDS):
         made = world.plan()
         if any(isinstance(action, (act.FailDeployment, act.GiveUp, act.Purge)) for action in made.actions):
@@ -80,17 +82,25 @@ def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
     return {
         "actions": shown[:MOST_ACTIONS],
         "settles": not waiting and len(shown) < MOST_ACTIONS,
-        "pending": [{"slot": row.slot, "reason": row.reason, "remedy": remedies.get(row.slot, [])} for row in waiting],
+        "pending": [
+            {
+                "process_type": row.process_type,
+                "slot": row.slot,
+                "reason": row.reason,
+                "remedy": remedies.get((row.process_type, row.slot), []),
+            }
+            for row in waiting
+        ],
     }
 
 
-def _remedies(world: World, made: act.Plan) -> dict[int, list[dict[str, Any]]]:
-    """By slot: the smallest change that would make an instance fit that fits nowhere."""
+def _remedies(world: World, made: act.Plan) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """By process type and slot: the smallest change that would make an instance fit that fits nowhere."""
     found = {}
     for action in made.actions:
         if isinstance(action, (act.Place, act.Explain)) and action.choice.node is None:
-            slot = action.slot if isinstance(action, act.Place) else world.instances[action.instance].slot
-            found[slot] = [change.to_json() for change in action.choice.remedy]
+            of = action if isinstance(action, act.Place) else world.instances[action.instance]
+            found[of.process_type, of.slot] = [change.to_json() for change in action.choice.remedy]
     return found
 
 
@@ -109,6 +119,7 @@ def world_of(seen: Seen, now: dt.datetime) -> World:
         deployment=seen.desired.deployment,
         status=seen.observed.status,
         wants=seen.desired.wants,
+        others=dict(seen.desired.others),
         allocated={node.id: node.memory_used_mb - live.get(node.id, 0) for node in seen.observed.nodes},
     )
     world.instances = {row.id: row for row in seen.observed.instances}
@@ -119,7 +130,7 @@ def _show(world: World, real: Collection[int], action: act.Action) -> dict[str, 
     shown = act.to_json(action)
     if isinstance(action, act.Stop):
         row = world.instances[action.instance]
-        shown["node"] = row.node_name or None
+        shown |= {"node": row.node_name or None, "process_type": row.process_type}
         if row.id not in real:  # made on paper
             shown["instance_id"] = None
     return shown

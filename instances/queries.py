@@ -10,6 +10,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import Q
 
+from apps import processes
 from apps.models import App
 from instances import deployment_rows, ledger
 from instances.models import Deployment
@@ -33,7 +34,8 @@ NO_VERSION: dict[str, Any] = {
     "previous_release": None,
 }  # fmt: skip
 _SUMMARY = (
-    "SELECT desired, status, health FROM instances_instance WHERE app_id = %s AND desired IN ('run', 'stop')"
+    "SELECT process_type, desired, status, health FROM instances_instance "
+    "WHERE app_id = %s AND desired IN ('run', 'stop')"
 )  # fmt: skip
 
 
@@ -45,24 +47,34 @@ def info(app: App) -> dict[str, Any]:
         found = version(app.pk)  # many scalings and restarts since: look further back
     return {
         "version": found,
-        "instances_summary": instances_summary(app.pk, app.instances if app.desired_state == "running" else 0),
+        **summaries(app),
         "metrics": app_metrics(app.pk),
         "deployment": deployment_rows.show(recent[0]) if recent else None,
     }
 
 
-def instances_summary(app_id: int, desired: int) -> dict[str, int]:
-    summary = {"desired": desired, "running": 0, "healthy": 0, "failed": 0}
+def summaries(app: App) -> dict[str, Any]:
+    """`instances_summary` of all instances, `processes_summary` by process type."""
+    wanted = processes.wanted(app.instances, app.process_counts, app.process_types)
+    by_type = {name: _counts(count if app.desired_state == "running" else 0) for name, count in wanted.items()}
+    for name in processes.runnable(app.process_types or ()):
+        by_type.setdefault(name, _counts(0))
     with connection.cursor() as cursor:
-        cursor.execute(_SUMMARY, [app_id])
+        cursor.execute(_SUMMARY, [app.pk])
         rows = cursor.fetchall()
-    for wish, status, health in rows:
+    for name, wish, status, health in rows:
+        summary = by_type.setdefault(name, _counts(0))
         if status == InstanceStatus.RUNNING and wish == "run":
             summary["running"] += 1
             summary["healthy"] += health == "healthy"
         elif status in (InstanceStatus.CRASHED, InstanceStatus.FAILED):
             summary["failed"] += 1
-    return summary
+    total = {key: sum(summary[key] for summary in by_type.values()) for key in _counts(0)}
+    return {"instances_summary": total, "processes_summary": by_type}
+
+
+def _counts(desired: int) -> dict[str, int]:
+    return {"desired": desired, "running": 0, "healthy": 0, "failed": 0}
 
 
 def version(app_id: int) -> dict[str, Any]:

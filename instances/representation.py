@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
+from apps import processes
 from instances.models import Instance
 from instances.states import ENDED, InstanceStatus
 from omni.kernel.clock import rfc3339
@@ -53,11 +54,15 @@ def details(row: Instance) -> dict[str, Any]:
         "addresses": [row.address] if row.address else [],
         "memory_mb": row.memory_mb,
         "cpu": row.cpu,
-        "cpu_limit": row.release.config.cpu_limit,
+        "cpu_limit": row.release.config.process_settings.get(row.process_type, {}).get(
+            "cpu_limit", row.release.config.cpu_limit
+        ),
         "reason": row.reason,
         "detail": row.detail,
         "placement": row.placement,
-        "health_check": row.release.config.health_check,
+        "health_check": processes.check_of(
+            row.release.config.process_settings, row.process_type, row.release.config.health_check
+        ),
         "health_history": row.history,
         "last_probe": row.last_probe,
         "restarts": row.restarts,

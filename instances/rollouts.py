@@ -10,8 +10,8 @@ from typing import Any
 
 from django.db.models import F
 
+from apps import processes, strategy
 from apps import services as app_services
-from apps import strategy
 from apps.models import App, DesiredState
 from consensus.gate import Transaction
 from instances import ledger, observe
@@ -44,7 +44,7 @@ def open_deployment(tx: Transaction, app: App) -> Deployment:
         app=app, active_key=app.pk, kind=app.deploy_kind, serial=app.deploy_serial, release=release,
         previous_release_id=opened.previous.id if opened.previous else None, previous_floor=opened.previous_floor,
         floor=opened.floor or 0, first=opened.first,
-        desired_instances=app.instances if app.desired_state == DesiredState.RUNNING else 0,
+        desired_instances=_count(app),
         strategy=strategy.whole(opened.strategy), reason=app.deploy_cause[:300], created_by=tx.actor.label,
         created_at=tx.at, progress_at=tx.at, paused_at=tx.at if opened.paused else None,
         promoted_at=tx.at if opened.promoted else None, baking_since=opened.baking_since,
@@ -60,10 +60,19 @@ def open_deployment(tx: Transaction, app: App) -> Deployment:
     return row
 
 
+def _count(app: App) -> int:
+    """How many instances of all process types are to run."""
+    if app.desired_state != DesiredState.RUNNING:
+        return 0
+    return sum(processes.wanted(app.instances, app.process_counts, app.process_types).values())
+
+
 def _in_use(app: App, last: DeploymentView | None, release: Release) -> bool:
     """Whether instances of the release take requests now."""
     split = _split(last)
-    rows = Instance.objects.filter(app=app, release=release, desired="run", status=InstanceStatus.RUNNING)
+    rows = Instance.objects.filter(
+        app=app, release=release, process_type=processes.WEB, desired="run", status=InstanceStatus.RUNNING
+    )
     made_by = rows.values_list("deployment_id", flat=True)
     return any(split is None or split.pool_of(release.pk, id_) is not None for id_ in made_by)
 
@@ -80,7 +89,7 @@ def _end_side(tx: Transaction, app: App, last: DeploymentView | None, opened: Op
     split = _split(last)
     if split is None or opened.leaves is None:
         return
-    for row in Instance.objects.filter(app=app, desired="run").order_by("id"):
+    for row in Instance.objects.filter(app=app, process_type=processes.WEB, desired="run").order_by("id"):
         new = split.brings(row.release_id, row.deployment_id)
         if new != (opened.leaves == "new") or (release is not None and row.release_id == release.pk):
             continue
@@ -110,7 +119,8 @@ def abandon_trial(tx: Transaction, app: App) -> None:
         return
     release = Release.objects.select_related("config").get(pk=last.previous.id)
     app_services.restore_configuration(tx, app, release.config)
-    app_services.wish(tx, app, release_number=release.number, kind="revert", cause="its trial was stopped")
+    app_services.wish(tx, app, release_number=release.number, process_types=release.process_types, kind="revert",
+                      cause="its trial was stopped")  # fmt: skip
 
 
 def refuse_on_trial(app: App) -> None:

@@ -1,6 +1,6 @@
 """Which host names the ingress serves and which instances stand behind them: `agent.routing.Routes` from rows.
 
-Owns the rule of who gets requests: running, healthy, wanted, of an app that is to run, and on the side of its rollout
+Owns the rule of who gets requests: of the process type web, running, healthy, wanted, of an app that is to run, and on the side of its rollout
 that takes requests (`rollout.traffic`). Reads only; kept in this process
 as long as no event touched an app, so that an ingress that asks after every write costs almost nothing.
 """
@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db.models import F, Q
 
 from apps.models import App, DesiredState, Domain
+from apps.processes import WEB
 from instances import draining
 from instances.models import Deployment, Instance
 from instances.rollout.traffic import Split
@@ -94,7 +95,11 @@ def _splits() -> dict[int, Split]:
 def _targets(splits: Mapping[int, Split]) -> dict[int, list[dict[str, Any]]]:
     # One that is to be restarted in place takes no new requests either.
     rows = Instance.objects.filter(
-        status=InstanceStatus.RUNNING, health="healthy", desired="run", generation=F("observed_generation")
+        process_type=WEB,
+        status=InstanceStatus.RUNNING,
+        health="healthy",
+        desired="run",
+        generation=F("observed_generation"),
     ).order_by("id")
     found: dict[int, list[dict[str, Any]]] = {}
     listed = rows.values_list("app_id", "id", "address", "release_id", "deployment_id")

@@ -7,6 +7,7 @@ the answer can name it; a wish that a lower layer left as data (`App.deploy_seri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.db.models import F
@@ -37,7 +38,8 @@ def deploy(
 ) -> Deployment:
     """Wish for `release` (kind deploy, rollback or config) and begin its deployment, unless the app is frozen."""
     freeze.refuse(tx, app, override=override)
-    app_services.wish(tx, app, release_number=release.number, kind=kind, cause=cause or tx.cause)
+    app_services.wish(tx, app, release_number=release.number, process_types=release.process_types, kind=kind,
+                      cause=cause or tx.cause)  # fmt: skip
     return open_deployment(tx, app)
 
 
@@ -68,12 +70,9 @@ def rescaled(tx: Transaction, app: App) -> Deployment | None:
     return _wish(tx, app, "scale")
 
 
-def scale(tx: Transaction, app: App, count: int) -> Deployment | None:
-    """None when nothing is deployed yet, the app is stopped, or the count is that already."""
-    if count == app.instances:
-        return None
-    app_services.scale(tx, app, count)
-    return _wish(tx, app, "scale")
+def scale(tx: Transaction, app: App, counts: Mapping[str, int]) -> Deployment | None:
+    """By process type. None when nothing is deployed yet, or the counts are those already."""
+    return _wish(tx, app, "scale") if app_services.scale(tx, app, counts) else None
 
 
 def start(tx: Transaction, app: App) -> Deployment | None:

@@ -29,7 +29,7 @@ from releases.storage import store
 
 _STEP_STATUS = ("pending", "running", "succeeded", "failed", "cancelled", "skipped")
 _STEPS_MAX = 32
-_PROCESS_TYPE = r"^[a-z][a-z0-9_-]{0,31}$"
+_PROCESS_TYPE = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"  # as `Procfile` may name them
 
 
 class _Step(serializers.Serializer[Any]):

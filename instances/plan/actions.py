@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instances.placement import Choice
-from instances.plan.model import ReleaseView
+from instances.plan.model import WEB, ProcessSize, ReleaseView
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A new instance; pending when `choice.node` is None. `replaces` are ended rows of the slot, dealt with by this."""
+    """A new instance; pending when `choice.node` is None. `replaces` are ended rows of the slot, dealt with by this.
+    Slots are numbered for each process type."""
 
     slot: int
     release: ReleaseView
@@ -28,6 +29,13 @@ class Place:
     why: str
     attempt: int = 0
     replaces: tuple[int, ...] = ()
+    process_type: str = WEB
+
+    @property
+    def size(self) -> ProcessSize:
+        found = self.release.size_of(self.process_type)
+        assert found is not None  # noqa: S101 - only what the release has is placed
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +192,8 @@ def to_json(action: Action) -> dict[str, Any]:
     """As dry runs and steps show it."""
     shown: dict[str, Any] = {"action": type(action).__name__.lower(), "why": action.why}
     if isinstance(action, Place):
-        shown |= {"slot": action.slot, "version": action.release.version, "release": action.release.number}
+        shown |= {"process_type": action.process_type, "slot": action.slot, "version": action.release.version,
+                  "release": action.release.number}  # fmt: skip
     if isinstance(action, (Place, Assign, Explain)):
         shown |= {"node": action.choice.node.name if action.choice.node else None, "placement": action.choice.to_json()}
     if isinstance(action, (Assign, Explain, Stop, Forget)):

@@ -8,6 +8,7 @@ deadline. `afterwards` goes on judging for a while once all serve: a release tha
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from instances.plan.model import DeploymentView, InstanceView
@@ -35,12 +36,12 @@ def find(deployment: DeploymentView, fleet: Fleet) -> Failure | None:
 
 
 def overdue(
-    deployment: DeploymentView, fleet: Fleet, now: dt.datetime, watched_since: dt.datetime | None
+    deployment: DeploymentView, fleets: Sequence[Fleet], now: dt.datetime, watched_since: dt.datetime | None
 ) -> Failure | None:
     """No progress for the deadline."""
     if deployment.status == "pending" or now < deadline(deployment, watched_since):
         return None
-    return _no_progress(deployment, fleet)
+    return _no_progress(deployment, fleets)
 
 
 def afterwards(deployment: DeploymentView, fleet: Fleet, now: dt.datetime) -> Failure | None:
@@ -103,9 +104,10 @@ def _crash_loop(deployment: DeploymentView, fleet: Fleet) -> Failure | None:
     return Failure("instance_crashed", f"instance {worst.id} crashed after it was healthy, {what}{said}", worst.id)
 
 
-def _no_progress(deployment: DeploymentView, fleet: Fleet) -> Failure:
+def _no_progress(deployment: DeploymentView, fleets: Sequence[Fleet]) -> Failure:
     seconds = f"{deployment.strategy.progress_deadline_s:g} s"
-    waiting = [best for slot in fleet.slots if (best := fleet.best(slot)) is not None and not best.available]
+    kept = [fleet.best(slot) for fleet in fleets for slot in fleet.slots]
+    waiting = [best for best in kept if best is not None and not best.available]
     pending = next((i for i in waiting if i.status == "pending"), None)
     if pending is not None:
         return Failure("no_room", f"no node took instance {pending.id} for {seconds}: {pending.reason}", pending.id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass, field
 
+from apps.processes import WEB as WEB
 from apps.strategy import Strategy as Strategy
 from instances.placement import Need, NodeView, Pool
 from instances.states import ENDED, InstanceStatus
@@ -18,13 +19,34 @@ LONG_LIVED = dt.timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessSize:
+    """A process type of a release, and what one instance of it takes."""
+
+    name: str
+    memory_mb: int
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseView:
+    """`processes`: the types that it has; none named: web alone, of the release's own size."""
+
     id: int
     number: int
     version: str
     memory_mb: int
     cpu: float
     restart_policy: str = "always"
+    processes: tuple[ProcessSize, ...] = ()
+
+    def size_of(self, process_type: str) -> ProcessSize | None:
+        """None: the release has no such type."""
+        if not self.processes:
+            return ProcessSize(WEB, self.memory_mb, self.cpu) if process_type == WEB else None
+        return next((size for size in self.processes if size.name == process_type), None)
+
+    def has(self, process_type: str) -> bool:
+        return self.size_of(process_type) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +135,7 @@ ANYWHERE = Need(0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What people want of the app."""
+    """What people want of the app. `instances` are those of web, `others` the counts of the other process types."""
 
     app_id: int
     state: str  # running | stopped | deleted
@@ -122,10 +144,12 @@ class Desired:
     singleton: bool = False
     wants: Need = ANYWHERE  # of a node; memory and CPU are the release's
     watched_since: dt.datetime | None = None  # nobody could act before that: deadlines count from it
+    others: tuple[tuple[str, int], ...] = ()
 
-    @property
-    def count(self) -> int:
-        return self.instances if self.state == "running" else 0
+    def count_of(self, process_type: str) -> int:
+        if self.state != "running":
+            return 0
+        return self.instances if process_type == WEB else dict(self.others).get(process_type, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +181,7 @@ class InstanceView:
     reason: str = ""
     healthy_since: dt.datetime | None = None
     crashes: int = 0
+    process_type: str = WEB
 
     @property
     def live(self) -> bool:

@@ -29,10 +29,11 @@ from instances.plan.actions import (
     Revert,
     Stop,
 )
-from instances.plan.model import DeploymentView, Desired, InstanceView, Observed
+from instances.plan.crews import Crew, crews, settled, wanted_counts
+from instances.plan.model import WEB, DeploymentView, Desired, InstanceView, Observed
 from instances.plan.status import app_status
 from instances.rollout import STRATEGIES, rolling, sides
-from instances.rollout.fleet import Fleet, Goal, Mode, Moves, Start, make
+from instances.rollout.fleet import Fleet, Goal, Moves, Start
 
 _WAITS_FOR_STOPS = frozenset({"stop", "scale"})
 
@@ -41,60 +42,32 @@ def plan(desired: Desired, observed: Observed, now: dt.datetime) -> Plan:
     deployment = desired.deployment
     if deployment is not None and _reverts_now(desired, deployment):
         return Plan((_revert(desired, deployment, observed),), "deploying")
-    goal, mode = _goal(desired)
-    fleet = _fleet(desired, observed, goal, mode, now)
+    found = crews(desired, observed, now)
+    web = found[0].fleet
     draft, step = Draft(), phases.Step()
-    if deployment is not None and goal.count > 0:
-        if mode == "rolling" and fleet.stage == "beside":
-            step = phases.step(deployment, fleet, now, draft)
-        failed = _failure(desired, deployment, fleet, step, mode, now)
+    if deployment is not None:
+        if web.mode == "rolling" and web.stage == "beside":
+            step = phases.step(deployment, web, now, draft)
+        failed = _failure(desired, deployment, found, step, now)
         if failed is not None:
             return _failed(desired, deployment, observed, failed)
-    moves = sides.hold(fleet) if fleet.stage == "held" else _strategy(desired)(fleet)
-    _convert(desired, observed, fleet, moves, draft, now)
-    working = _advance(desired, fleet, moves, step, draft, now)
+    moves = [_moves(desired, crew) for crew in found]
+    books = observed.pool.fork() if observed.pool is not None else Pool(observed.nodes)
+    for crew, wanted in zip(found, moves, strict=True):
+        _convert(desired, books, crew.fleet, wanted, draft, now)
+    working = _advance(desired, observed, found, moves, step, draft, now)
     if deployment is not None:
-        phases.settle(deployment, fleet, moves, draft)
+        phases.settle(deployment, web, moves[0], draft)
     if desired.state == "deleted" and not any(i.live for i in observed.instances) and not draft.actions:
         draft.actions.append(Purge("everything of the app has stopped"))
-    status = app_status(desired, observed, working=working)
+    status = app_status(desired, observed, wanted_counts(desired, observed), working=working)
     return Plan(tuple(draft.actions), status, draft.wait_until, draft.waiting_for)
 
 
-def _goal(desired: Desired) -> tuple[Goal, Mode]:
-    """What is to run, and how strictly: the rules in order, first match wins."""
-    deployment = desired.deployment
-    if desired.state == "deleted" or deployment is None:
-        return Goal(None, 0, 0), "steady"
-    new = Goal(deployment.release, deployment.floor, desired.count if deployment.release is not None else 0)
-    old = Goal(deployment.previous, deployment.previous_floor, desired.count)
-    if deployment.status in ("pending", "rolling"):
-        return new, "rolling"
-    if deployment.status == "reverting":
-        return old, "reverting"
-    if deployment.status == "succeeded":
-        return new, "steady"
-    if deployment.status == "reverted" or new == old:
-        return old, "steady"
-    if deployment.status == "cancelled" and deployment.previous is None:
-        return Goal(None, 0, 0), "steady"
-    return old, "frozen"  # failed (or cancelled) for good: what runs is let be
-
-
-def _fleet(desired: Desired, observed: Observed, goal: Goal, mode: Mode, now: dt.datetime) -> Fleet:
-    deployment = desired.deployment
-    if deployment is None:
-        return make(Fleet(goal, mode, observed.instances))
-    strategy, count = deployment.strategy, goal.count
-    staged = mode in ("rolling", "steady") and not desired.singleton and count > 0
-    return make(
-        Fleet(
-            goal, mode, observed.instances, strategy.surge(count), strategy.unavailable(count),
-            ready_before=now - dt.timedelta(seconds=strategy.min_ready_s),
-            stage=phases.stage(deployment, now) if staged else "over",
-            old=Goal(deployment.previous, deployment.previous_floor, count), beside=strategy.beside(count),
-        )
-    )  # fmt: skip
+def _moves(desired: Desired, crew: Crew) -> Moves:
+    if crew.fleet.stage == "held":
+        return sides.hold(crew.fleet)
+    return rolling(crew.fleet) if crew.aside and not desired.singleton else _strategy(desired)(crew.fleet)
 
 
 def _strategy(desired: Desired) -> Callable[[Fleet], Moves]:
@@ -113,21 +86,26 @@ def _revert(desired: Desired, deployment: DeploymentView, observed: Observed) ->
     assert deployment.previous is not None  # noqa: S101 - can_revert
     back, percent = deployment.previous, None
     if deployment.new_percent is not None:
-        new = Goal(deployment.release, deployment.floor, desired.count)
-        percent = 0 if sides.old_serves(Fleet(new, "reverting", observed.instances)) else None
+        new = Goal(deployment.release, deployment.floor, desired.count_of(WEB))
+        web = tuple(i for i in observed.instances if i.process_type == WEB)
+        percent = 0 if sides.old_serves(Fleet(new, "reverting", web)) else None
     why = f"version {back.version} (release {back.number}) comes back"
     return Revert(deployment.id, back, why, percent)
 
 
 def _failure(
-    desired: Desired, deployment: DeploymentView, fleet: Fleet, step: phases.Step, mode: Mode, now: dt.datetime
+    desired: Desired, deployment: DeploymentView, found: list[Crew], step: phases.Step, now: dt.datetime
 ) -> failure.Failure | None:
-    if mode == "rolling":
-        waits = fleet.stage == "held" or step.ends_wait
-        late = None if waits else failure.overdue(deployment, fleet, now, desired.watched_since)
-        return failure.find(deployment, fleet) or step.failure or late
+    fleets = [crew.fleet for crew in found if crew.fleet.goal.count > 0]
+    if not fleets:
+        return None
+    if deployment.under_way:
+        own = [crew.fleet for crew in found if crew.fleet.goal.count > 0 and not crew.aside]
+        waits = any(fleet.stage == "held" for fleet in fleets) or step.ends_wait
+        late = None if waits else failure.overdue(deployment, fleets, now, desired.watched_since)
+        return next(filter(None, (failure.find(deployment, fleet) for fleet in own)), step.failure or late)
     if deployment.watched:
-        return failure.afterwards(deployment, fleet, now)
+        return next(filter(None, (failure.afterwards(deployment, fleet, now) for fleet in fleets)), None)
     return None
 
 
@@ -138,13 +116,12 @@ def _failed(desired: Desired, deployment: DeploymentView, observed: Observed, fa
     return Plan(tuple(actions), "deploying")
 
 
-def _convert(desired: Desired, observed: Observed, fleet: Fleet, moves: Moves, draft: Draft, now: dt.datetime) -> None:
+def _convert(desired: Desired, books: Pool, fleet: Fleet, moves: Moves, draft: Draft, now: dt.datetime) -> None:
     """Moves become actions: stops first, then nodes for what is pending, then nodes for what is new."""
     stopping = {instance.id for instance, _ in moves.stops}
     _await_ready(desired, fleet, draft)
     draft.actions += [Stop(instance.id, instance.slot, why) for instance, why in moves.stops]
     draft.actions += [Forget(instance.id, why) for instance, why in moves.forgets]
-    books = observed.pool.fork() if observed.pool is not None else Pool(observed.nodes)
     own: dict[int, int] = {}
     for instance in fleet.wanted:
         if instance.node_id is not None and instance.id not in stopping:
@@ -162,9 +139,12 @@ def _convert(desired: Desired, observed: Observed, fleet: Fleet, moves: Moves, d
             _assign(instance, choose(instance.memory_mb, instance.cpu), draft)
     for start in moves.starts:
         if _due(start, draft, now):
-            release = start.release
-            choice = choose(release.memory_mb, release.cpu)
-            draft.actions.append(Place(start.slot, release, choice, start.why, start.attempt, start.replaces))
+            size = start.release.size_of(fleet.process_type)
+            assert size is not None  # noqa: S101 - a type that the release has not is wanted 0 times
+            draft.actions.append(
+                Place(start.slot, start.release, choose(size.memory_mb, size.cpu), start.why, start.attempt,
+                      start.replaces, fleet.process_type)
+            )  # fmt: skip
 
 
 def _assign(instance: InstanceView, choice: Choice, draft: Draft) -> None:
@@ -193,48 +173,57 @@ def _due(start: Start, draft: Draft, now: dt.datetime) -> bool:
     return False
 
 
-def _advance(desired: Desired, fleet: Fleet, moves: Moves, step: phases.Step, draft: Draft, now: dt.datetime) -> bool:
+def _advance(
+    desired: Desired, observed: Observed, found: list[Crew], moves: list[Moves], step: phases.Step, draft: Draft,
+    now: dt.datetime,
+) -> bool:  # fmt: skip
     """The active deployment's own steps; whether it is still under way afterwards."""
     deployment = desired.deployment
     if deployment is None or not deployment.active or desired.state == "deleted":
         return False
     if deployment.status == "pending":
-        draft.actions.insert(0, Begin(deployment.id, f"{deployment.kind}: {_aim(fleet.goal)}"))
-    if _reached(deployment, fleet, moves):
-        draft.actions.append(Finish(deployment.id, _aim(fleet.goal)))
+        draft.actions.insert(0, Begin(deployment.id, f"{deployment.kind}: {_aim(found)}"))
+    if _reached(deployment, observed, found, moves):
+        draft.actions.append(Finish(deployment.id, _aim(found)))
         return False
     draft.actions += step.actions
-    measure, deadline = _measure(fleet), failure.deadline(deployment, desired.watched_since)
+    measure, deadline = _measure(found), failure.deadline(deployment, desired.watched_since)
     if deployment.status == "pending":
         deadline = now + dt.timedelta(seconds=deployment.strategy.progress_deadline_s)
     if deployment.progress is None or measure > deployment.progress:
-        ready = sum(1 for slot in fleet.slots if fleet.satisfied(slot))
-        draft.actions.append(Progress(deployment.id, measure, f"{ready} of {fleet.goal.count} serve"))
+        wanted = sum(crew.fleet.goal.count for crew in found)
+        draft.actions.append(Progress(deployment.id, measure, f"{settled(found)} of {wanted} serve"))
     elif deployment.status == "reverting" and now >= deadline:
         draft.actions.append(GiveUp(deployment.id, "the release that was to come back does not get healthy either"))
         return False
-    if fleet.stage != "held" and not step.ends_wait:
+    if not any(crew.fleet.stage == "held" for crew in found) and not step.ends_wait:
         draft.wait(deadline, "the deployment's progress deadline")
     return True
 
 
-def _reached(deployment: DeploymentView, fleet: Fleet, moves: Moves) -> bool:
-    if fleet.stage in ("beside", "held") or moves.starts or moves.stops:
+def _reached(deployment: DeploymentView, observed: Observed, found: list[Crew], moves: list[Moves]) -> bool:
+    if any(crew.aside or crew.fleet.stage in ("beside", "held") for crew in found):
         return False
-    if not all(fleet.satisfied(slot) for slot in fleet.slots):
+    if any(wanted.starts or wanted.stops for wanted in moves):
         return False
-    to_the_end = deployment.kind in _WAITS_FOR_STOPS or fleet.goal.count == 0
-    return not to_the_end or not any(i.live and not i.wanted for i in fleet.instances)
+    if not all(crew.fleet.satisfied(slot) for crew in found for slot in crew.fleet.slots):
+        return False
+    to_the_end = deployment.kind in _WAITS_FOR_STOPS or not any(crew.fleet.goal.count for crew in found)
+    return not to_the_end or not any(i.live and not i.wanted for i in observed.instances)
 
 
-def _measure(fleet: Fleet) -> int:
+def _measure(found: list[Crew]) -> int:
     """Grows with each slot that is served as wished and each other instance that is gone."""
-    ready = sum(1 for slot in fleet.slots if fleet.satisfied(slot))
-    others = sum(1 for i in fleet.instances if i.live and not (i.wanted and fleet.fits(i)))
-    return 2 * ready - others
+    others = sum(1 for crew in found for i in crew.fleet.instances if i.live and not (i.wanted and crew.fleet.fits(i)))
+    return 2 * settled([crew for crew in found if not crew.aside]) - others
 
 
-def _aim(goal: Goal) -> str:
-    if goal.release is None or goal.count == 0:
+def _aim(found: list[Crew]) -> str:
+    counted = [(crew.process_type, crew.fleet.goal) for crew in found if crew.fleet.goal.count and not crew.aside]
+    if not counted or counted[0][1].release is None:
         return "nothing runs"
-    return f"{goal.count} instances of version {goal.release.version} (release {goal.release.number})"
+    release = counted[0][1].release
+    what = " and ".join(f"{goal.count} {name}" for name, goal in counted)
+    if [name for name, _ in counted] == [WEB]:
+        what = str(counted[0][1].count)
+    return f"{what} instances of version {release.version} (release {release.number})"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instances.plan import actions as act
-from instances.plan.model import Compared, DeploymentView, Figures, Strategy
+from instances.plan.model import Compared, DeploymentView, Figures, ReleaseView, Strategy
 from instances.plan.world import World, nodes, release
 
 EVENTS = st.one_of(
@@ -20,6 +20,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("apply_all"), st.just(0)),
     st.tuples(st.just("deploy"), st.integers(1, 4)),
     st.tuples(st.just("scale"), st.integers(0, 6)),
+    st.tuples(st.just("workers"), st.integers(0, 3)),
     st.tuples(st.sampled_from(["restart", "stop", "start", "cancel", "pause", "resume", "promote"]), st.just(0)),
     st.tuples(st.sampled_from(["crash", "unhealthy"]), st.integers(0, 30)),
     st.tuples(st.sampled_from(["lose", "return", "drain"]), st.integers(1, 3)),
@@ -41,6 +42,11 @@ STRATEGIES = st.builds(
 )
 
 
+def made_of(number: int) -> ReleaseView:
+    """Release 3 has no workers, the others have."""
+    return release(number) if number == 3 else release(number, 64, "worker")
+
+
 def happens(world: World, what: str, how: int, last: list) -> None:
     rows = list(world.instances)
     row = world.instances[rows[how % len(rows)]] if rows else None
@@ -57,17 +63,20 @@ def happens(world: World, what: str, how: int, last: list) -> None:
         world.apply(made, how if what == "apply" else None)
     elif what == "deploy":
         last[0] = how
-        world.wish("deploy", release(how))
+        world.wish("deploy", made_of(how))
     elif what == "scale":
         world.count = how
-        world.wish(what, release(last[0]))
+        world.wish(what, made_of(last[0]))
+    elif what == "workers":
+        world.others = {"worker": how}
+        world.wish("scale", made_of(last[0]))
     elif what == "restart" and not (world.deployment and world.deployment.on_trial):
-        world.wish(what, release(last[0]))
+        world.wish(what, made_of(last[0]))
     elif what in ("stop", "start"):
         if world.deployment and world.deployment.on_trial and world.deployment.previous:
             last[0] = world.deployment.previous.number  # a trial ends with what ran before
         world.state = "stopped" if what == "stop" else "running"
-        world.wish(what, release(last[0]))
+        world.wish(what, made_of(last[0]))
     elif what == "cancel" and world.deployment and world.deployment.status in ("pending", "rolling"):
         world.deployment = replace(world.deployment, status="cancelled")
     elif what in ("pause", "resume", "promote") and world.deployment:
@@ -112,12 +121,16 @@ def checked(world: World) -> act.Plan:
     desired = world.desired()
     assert all(world.instances[i].wanted for i in stops), "stops what is stopping already"
     strategy = world.deployment.strategy if world.deployment else Strategy()
-    if places:
-        assert desired.count > 0, "stop and scale to zero place nothing"
-        most = desired.count + (0 if strategy.type == "recreate" else strategy.headroom(desired.count))
-        assert len(world.wanted()) - len(stops) + len(places) <= most, "above desired + surge"
+    for name in ("web", "worker"):
+        count, placed = desired.count_of(name), [p for p in places if p.process_type == name]
+        if placed:
+            assert count > 0, "stop and scale to zero place nothing"
+            most = count + (0 if strategy.type == "recreate" else strategy.headroom(count))
+            there = [i for i in world.wanted() if i.process_type == name and i.id not in stops]
+            assert len(there) + len(placed) <= most, "above desired + surge"
+            assert all(p.release.has(name) for p in placed), "a release runs what it has not"
     if world.deployment and strategy.type != "recreate":
-        keeps_the_floor(world, made, strategy.floor(desired.count))
+        keeps_the_floor(world, made, strategy.floor(desired.count_of("web")))
     for place in places:
         node = place.choice.node
         assert node is None or node.status == "ready", "placed on a node that is not ready"
@@ -144,7 +157,7 @@ def slots_served(world: World) -> set[int]:
 def test_every_plan_of_every_history_keeps_the_promises_and_settles(events, strategy, count, broken):
     world = World(count=count, strategy=strategy, nodes=nodes(1024, 1024, 1024))
     last = [1]
-    world.wish("deploy", release(1))
+    world.wish("deploy", made_of(1))
     world.settle()
     world.broken = broken
     for what, how in events:
@@ -165,7 +178,10 @@ def test_every_plan_of_every_history_keeps_the_promises_and_settles(events, stra
     if world.state == "stopped" or not last[0]:
         assert not world.live() or not last[0]
     if world.status == "running":
-        assert len(world.serving()) >= min(world.count, 1)
+        assert slots_served(world) or not world.count
+        release_id = next(i.release_id for i in world.serving()) if world.serving() else 0
+        workers = [i for i in world.serving() if i.process_type == "worker"]
+        assert len(workers) >= (world.others.get("worker", 0) if release_id not in (0, 30) else 0)
 
 
 def settle(world: World) -> None:
@@ -197,10 +213,10 @@ def hopeless(world: World) -> bool:
 @given(st.integers(1, 5), st.integers(1, 5), STRATEGIES, st.integers(0, 40), st.integers(0, 8))
 def test_an_update_converges_from_every_interrupted_prefix(before, after, strategy, steps, prefix):
     world = World(count=before, strategy=strategy)
-    world.wish("deploy", release(1))
+    world.wish("deploy", made_of(1))
     world.settle()
     world.count = after
-    world.wish("deploy", release(2))
+    world.wish("deploy", made_of(2))
     for step in range(steps):
         world.apply(checked(world), prefix if step % 2 else None)
         for id_ in list(world.instances)[step % 2 :: 2]:

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field, replace
 
 from instances.placement import Need, NodeView
 from instances.plan import actions as act
-from instances.plan.model import ANYWHERE, DeploymentView, Desired, InstanceView, Observed, ReleaseView, Strategy
+from instances.plan.model import (
+    ANYWHERE,
+    WEB,
+    DeploymentView,
+    Desired,
+    InstanceView,
+    Observed,
+    ProcessSize,
+    ReleaseView,
+    Strategy,
+)
 from instances.plan.opening import opening
 from instances.plan.planner import plan
 from instances.rollout.traffic import Split
@@ -19,8 +29,10 @@ from instances.rollout.traffic import Split
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
-def release(number: int, memory_mb: int = 64) -> ReleaseView:
-    return ReleaseView(number * 10, number, f"v{number}", memory_mb, 0.5)
+def release(number: int, memory_mb: int = 64, *others: str) -> ReleaseView:
+    """Of web and of the `others`, all of one size."""
+    sizes = tuple(ProcessSize(name, memory_mb, 0.5) for name in (WEB, *others))
+    return ReleaseView(number * 10, number, f"v{number}", memory_mb, 0.5, processes=sizes)
 
 
 def nodes(*memory_mb: int) -> tuple[NodeView, ...]:
@@ -46,6 +58,7 @@ class World:
     wants: Need = ANYWHERE
     watched_since: dt.datetime | None = None
     allocated: dict[int, int] = field(default_factory=dict)  # memory of other apps, by node
+    others: dict[str, int] = field(default_factory=dict)  # counts of process types beside web
 
     def wish(self, kind: str, target: ReleaseView | None) -> None:
         """A new deployment, as `services.open_deployment` makes it."""
@@ -58,7 +71,7 @@ class World:
             for row in self.wanted():
                 new = split.brings(row.release_id, row.deployment_id)
                 fits = target is not None and row.release_id == target.id
-                if new == (opened.leaves == "new") and not fits:
+                if row.process_type == WEB and new == (opened.leaves == "new") and not fits:
                     self._set(row.id, desired="stop")
         self.deployment = DeploymentView(
             id_, kind, "pending", target, opened.previous, opened.strategy, self.now, None,
@@ -69,7 +82,7 @@ class World:
     def desired(self) -> Desired:
         return Desired(
             1, self.state, self.count, self.deployment, self.singleton, self.wants,
-            watched_since=self.watched_since,
+            watched_since=self.watched_since, others=tuple(sorted(self.others.items())),
         )  # fmt: skip
 
     def observed(self) -> Observed:
@@ -118,8 +131,9 @@ class World:
         id_, node = max([0, *self.instances]) + 1, action.choice.node
         self.instances[id_] = InstanceView(
             id_, action.slot, action.release.id, self.deployment.id, "run", "placed" if node else "pending", "unknown",
-            self.now, action.release.memory_mb, action.release.cpu, node.id if node else None,
+            self.now, action.size.memory_mb, action.size.cpu, node.id if node else None,
             node.name if node else "", attempt=action.attempt, reason="" if node else action.choice.reason,
+            process_type=action.process_type,
         )  # fmt: skip
         for row in action.replaces:
             self._set(row, desired="remove")
@@ -220,6 +234,8 @@ class World:
         if deployment is not None and deployment.release is not None and deployment.new_percent is not None:
             split = Split(deployment.release.id, deployment.floor, deployment.new_percent)
         for row in self.serving():
+            if row.process_type != WEB:
+                continue
             pool = split.pool_of(row.release_id, row.deployment_id) if split else "stable"
             if pool is not None:
                 found[pool].append(row)

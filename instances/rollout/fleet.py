@@ -1,4 +1,5 @@
-"""The instances of one app, held against a goal: what fits it, what is outdated, which slots are kept. Pure.
+"""The instances of one process type of an app, held against a goal: what fits it, what is outdated, which slots
+are kept. Pure.
 
 Owns the classification that all strategies share. Decides nothing.
 """
@@ -9,7 +10,7 @@ import datetime as dt
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from instances.plan.model import InstanceView, ReleaseView
+from instances.plan.model import WEB, InstanceView, ReleaseView
 
 Mode = Literal["steady", "frozen", "rolling", "reverting"]
 Stage = Literal["over", "beside", "warm", "held"]
@@ -75,6 +76,7 @@ class Fleet:
     stage: Stage = "over"
     old: Goal | None = None
     beside: int = 0
+    process_type: str = WEB
 
     @property
     def floor(self) -> int:

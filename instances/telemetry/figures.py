@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from django.db import connection as default_connection
 
+from apps import processes
 from instances.telemetry import quantiles
 from instances.telemetry import statements as sql
 from omni.kernel import clock
@@ -27,7 +28,8 @@ _cache: dict[int, tuple[float, Figures | None]] = {}
 _lock = threading.Lock()
 
 _APP = (
-    "SELECT a.org_id, a.instances, a.desired_state, i.id, i.status, i.health, i.restarts FROM apps_app a "
+    "SELECT a.org_id, a.instances, a.desired_state, a.process_counts, a.process_types, i.id, i.status, i.health, "
+    "i.restarts, i.process_type FROM apps_app a "
     "LEFT JOIN instances_instance i ON i.app_id = a.id AND i.desired = 'run' "
     "AND i.status IN ('starting', 'running', 'crashed') WHERE a.id = %s"
 )
@@ -86,17 +88,19 @@ def read_app(app_id: int) -> Figures | None:
         rows = cursor.fetchall()
     if not rows:
         return None
-    org_id, desired, state = rows[0][:3]
-    instances = [row[3:] for row in rows if row[3] is not None]
+    org_id, count, state = rows[0][:3]
+    counts, types = (orjson.loads(part) if isinstance(part, (str, bytes)) else part for part in rows[0][3:5])
+    wanted = processes.wanted(count if state == "running" else 0, counts if state == "running" else {}, types)
+    instances = [row[5:] for row in rows if row[5] is not None]
     running = {row[0] for row in instances if row[1] == "running"}
     latest = [row for row in sql.select(_LATEST, [app_id, now_us - FRESH_US]) if row[0] in running]
     body = {
         "app_id": app_id,
         "at": clock.rfc3339(at),
-        "instances": {
-            "desired": desired if state == "running" else 0,
-            "running": len(running),
-            "healthy": sum(1 for row in instances if row[0] in running and row[2] == "healthy"),
+        "instances": _counted(sum(wanted.values()), instances),
+        "processes": {
+            name: _counted(wanted.get(name, 0), [row for row in instances if row[4] == name])
+            for name in sorted({*wanted, *(row[4] for row in instances)})
         },
         "cpu_percent": _sum(latest, 1, digits=2),
         "memory_bytes": _sum(latest, 2),
@@ -108,6 +112,11 @@ def read_app(app_id: int) -> Figures | None:
     }
     shown = dumps(body)
     return Figures(org_id, body, shown, f'"{hashlib.blake2b(shown, digest_size=8).hexdigest()}"')
+
+
+def _counted(desired: int, instances: list[tuple[Any, ...]]) -> dict[str, int]:
+    running = [row for row in instances if row[1] == "running"]
+    return {"desired": desired, "running": len(running), "healthy": sum(1 for row in running if row[2] == "healthy")}
 
 
 def requests_of(app_id: int, now_us: int) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def _page_of(rows: list[App]) -> list[dict[str, Any]]:
 
 
 # Fields whose change the controller carries out without a new release.
-_SCALING = {"instances", "singleton", "placement"}
+_SCALING = {"instances", "process_counts", "singleton", "placement"}
 
 
 class AppViewSet(LeanViewSet):
@@ -180,7 +180,8 @@ class AppViewSet(LeanViewSet):
 
     @extend_schema(request=ScaleFields, responses={202: dict})
     def scale(self, request: Request, app: str) -> Response:
-        wanted = ScaleFields.read(request.data)["instances"]
+        fields = ScaleFields.read(request.data)
+        wanted = {**({"web": fields["instances"]} if "instances" in fields else {}), **fields.get("processes", {})}
         return self._deploying(request, app, lambda tx, found: instances.scale(tx, found, wanted))
 
     @extend_schema(responses={200: dict})

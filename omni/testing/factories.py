@@ -80,6 +80,7 @@ def make_config(app: App, number: int, env: dict[str, str] | None = None) -> Con
         ConfigRevision(
             app=app, number=number, env=seal(env or {}), memory_mb=app.memory_mb, cpu=app.cpu, cpu_limit=app.cpu_limit,
             health_check=app.health_check, restart_policy=app.restart_policy, stop_timeout_s=app.stop_timeout_s,
+            process_settings=app.process_settings,
             created_at=clock.now(), created_by="test",
         )
     )  # fmt: skip
@@ -102,7 +103,9 @@ def make_build(app: App, version: str = "1", **fields: Any) -> Build:
     return row
 
 
-def make_release(app: App, version: str = "", number: int | None = None, **fields: Any) -> Release:
+def make_release(
+    app: App, version: str = "", number: int | None = None, process_types: dict[str, str] | None = None, **fields: Any
+) -> Release:
     number = number or Release.objects.filter(app=app).count() + 1
     version = version or str(number)
     if "build" not in fields:
@@ -112,7 +115,7 @@ def make_release(app: App, version: str = "", number: int | None = None, **field
     row: Release = _save(
         Release(
             app=app, number=number, version=version, artifact=fields["build"].artifact, package=package,
-            process_types={"web": "./run"}, reason="test", created_by="test", created_at=clock.now(), **fields,
+            process_types=process_types or {"web": "./run"}, reason="test", created_by="test", created_at=clock.now(), **fields,
         )
     )  # fmt: skip
     return row

@@ -9,7 +9,7 @@ from releases.builders.base import Plan, Source
 
 LOOKS_FOR = "Procfile (lines such as `web: ./server`)"
 NAME = "Procfile"
-_LINE = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,62}):\s*(\S.*)", re.ASCII)
+_LINE = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,31}):\s*(\S.*)", re.ASCII)
 _MOST_TYPES, _LONGEST_COMMAND = 32, 4096
 
 
@@ -36,8 +36,8 @@ def parse(text: str) -> dict[str, str]:
         found[name] = command
     if len(found) > _MOST_TYPES:
         raise BuildFailed("bad_procfile", f"The Procfile names more than {_MOST_TYPES} process types.")
-    if "web" not in found:
-        raise BuildFailed("bad_procfile", "The Procfile has no `web:` line, the process that answers requests.")
+    if not found.keys() - {"release"}:
+        raise BuildFailed("bad_procfile", "The Procfile names no process to run, such as `web: ./server`.")
     return found
 
 

@@ -158,4 +158,4 @@ def test_a_procfile_is_read_back_as_written(types: dict[str, str], web: str) -> 
 @given(text=st.text(max_size=300))
 def test_no_procfile_crashes_the_reader(text: str) -> None:
     with contextlib.suppress(BuildFailed):
-        assert "web" in procfile.parse(text)
+        assert procfile.parse(text).keys() - {"release"}

@@ -250,7 +250,8 @@ def _succeed(tx: Transaction, app: App, build: Build, result: BuildResult) -> No
     _move_out(tx, build, BuildStatus.SUCCEEDED, result, release_number=release.number)
     _record(tx, "build.succeeded", build, {"release": release.number, "version": build.version})
     if build.deploy and not _overtaken(build) and not _held_up(tx, app, build, release.number):
-        app_services.wish(tx, app, release_number=release.number, kind="deploy", cause=f"build {build.pk}")
+        app_services.wish(tx, app, release_number=release.number, process_types=release.process_types, kind="deploy",
+                          cause=f"build {build.pk}")  # fmt: skip
 
 
 def _held_up(tx: Transaction, app: App, build: Build, number: int) -> bool:
