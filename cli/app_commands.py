@@ -54,6 +54,7 @@ def info(session: Session, app: str) -> None:
             ("version", version.get("current")),
             ("previous", version.get("previous")),
             ("instances", f"{counts.get('healthy', '-')} healthy of {counts.get('desired', '-')}"),
+            *_by_type(found.get("processes_summary") or {}),
             ("deployment", f"{latest['id']} {latest.get('phase') or latest.get('status')}" if latest else None),
             ("frozen", (found.get("freeze") or {}).get("reason")),
             ("cpu %", figures.get("cpu_percent")),
@@ -62,6 +63,13 @@ def info(session: Session, app: str) -> None:
             ("p95 ms", (figures.get("response_ms") or {}).get("p95")),
         ]
     )
+
+
+def _by_type(summaries: dict[str, Any]) -> list[tuple[str, str]]:
+    """One line for each process type, where there are others than web."""
+    if list(summaries) in ([], ["web"]):
+        return []
+    return [(f"  {name}", f"{one['healthy']} healthy of {one['desired']}") for name, one in summaries.items()]
 
 
 @apps.command()
@@ -122,16 +130,30 @@ def _freeze(session: Session, app: str, wanted: dict[str, str] | None, done: str
 
 @click.command(cls=Command)
 @click.argument("app")
-@click.argument("instances", type=click.IntRange(0))
+@click.argument("counts", nargs=-1, required=True, metavar="COUNT|TYPE=COUNT...")
 @click.option("--wait", is_flag=True, help="Wait until they all run.")
 @click.option("--timeout", default=TIMEOUT_S, show_default=True)
 @click.pass_obj
-def scale(session: Session, app: str, instances: int, wait: bool, timeout: float) -> None:
-    """Run APP with INSTANCES instances."""
+def scale(session: Session, app: str, counts: tuple[str, ...], wait: bool, timeout: float) -> None:
+    """Run APP with COUNT instances of web, or of each process TYPE named: omni scale shop web=3 worker=2."""
     from cli.api import app_path
 
-    body = session.api.call("POST", app_path(app, "scale"), {"instances": instances}).body
-    finish(session, app, body, wait=wait, timeout=timeout, done=f"{app} runs {instances}")
+    wanted = _counts(counts)
+    body: dict[str, Any] = {"instances": wanted["web"]} if list(wanted) == ["web"] else {"processes": wanted}
+    answer = session.api.call("POST", app_path(app, "scale"), body).body
+    finish(session, app, answer, wait=wait, timeout=timeout, done=f"{app} runs {' '.join(counts)}")
+
+
+def _counts(given: tuple[str, ...]) -> dict[str, int]:
+    wanted: dict[str, int] = {}
+    for text in given:
+        name, equals, count = text.rpartition("=")
+        if not (count.isascii() and count.isdigit()) or (equals and not name):
+            raise CommandError(f"{text!r} is neither COUNT nor TYPE=COUNT", exit_code=USAGE)
+        if (name := name or "web") in wanted:
+            raise CommandError(f"{name} is named twice", exit_code=USAGE)
+        wanted[name] = int(count)
+    return wanted
 
 
 def _verb(name: str, summary: str, done: str) -> click.Command:
@@ -164,12 +186,13 @@ def ps(session: Session, app: str, every: bool) -> None:
     from cli.output import age, size
 
     items = list(session.api.pages(app_path(app, "instances"), 5000))
-    items.sort(key=lambda i: (i["slot"] or 0, i["id"] or 0))
+    items.sort(key=lambda i: (i.get("process_type") or "web", i["slot"] or 0, i["id"] or 0))
     if not every:
         items = [i for i in items if i["status"] not in ("stopped",)]
     rows = [
         (
             i["id"],
+            i.get("process_type"),
             i["slot"],
             i["status"],
             i["health"],
@@ -183,7 +206,8 @@ def ps(session: Session, app: str, every: bool) -> None:
         )
         for i in items
     ]
-    heads = ("ID", "SLOT", "STATUS", "HEALTH", "VERSION", "NODE", "ADDRESS", "CPU %", "MEMORY", "RESTARTS", "UP")
+    heads = ("ID", "TYPE", "SLOT", "STATUS", "HEALTH", "VERSION", "NODE", "ADDRESS", "CPU %", "MEMORY", "RESTARTS",
+             "UP")  # fmt: skip
     if not session.out.answer({"items": items}):
         session.out.table(heads, rows, "no instances")
     if any(i["status"] in ("crashed", "lost") or i["health"] == "unhealthy" for i in items):

@@ -223,7 +223,8 @@ class FakeApi:
         if verb in ("rollback", "release", "restart", "start", "stop"):
             return 202, {**deployment, "status": "pending"}
         if verb == "scale":
-            app["instances"] = call.json["instances"]
+            app["instances"] = call.json.get("instances", 1)
+            app["processes"] = call.json.get("processes", {})
             return 202, app
         if verb == "config":
             if call.method == "PATCH":

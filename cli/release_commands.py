@@ -72,6 +72,9 @@ def up(
     info = session.api.get(app_path(name, "info")).body
     if not session.out.answer(info):
         session.out.say(f"{name} {version} is up: {' '.join(info.get('urls') or [])}")
+        for process, one in sorted((info.get("processes") or {}).items()):
+            if one["instances"] == 0:
+                session.out.say(f"{process} has no instances yet: omni scale {name} {process}=1")
 
 
 def _name_of(directory: Path) -> str:

@@ -119,6 +119,14 @@ def test_lists_follow_their_pages(omni: Omni, api: FakeApi) -> None:
     assert len(omni("apps", "list", "--limit", "3", "--json").json["items"]) == 3
 
 
+def test_scale_names_process_types(omni: Omni, api: FakeApi) -> None:
+    omni("apps", "create", "web")
+    assert omni("scale", "web", "web=2", "worker=3").code == 0
+    assert api.apps["web"]["processes"] == {"web": 2, "worker": 3}
+    for wrong in (["worker="], ["=2"], ["worker=two"], ["1", "web=2"]):
+        assert omni("scale", "web", *wrong).code == 2
+
+
 def test_scale_restart_rollback_deploy_and_delete(omni: Omni, api: FakeApi) -> None:
     omni("apps", "create", "web")
     assert omni("scale", "web", "4", "--wait").out.strip() == "web runs 4"
@@ -161,7 +169,7 @@ def test_ps_shows_dashes_for_what_nobody_measured_and_exits_3_when_unhealthy(omn
     api.instances = [{**dict.fromkeys(keys), "status": "running", "health": "healthy"}]
     result = omni("ps", "web")
     assert result.code == 0
-    assert result.out.splitlines()[1].split() == ["-", "-", "running", "healthy", *["-"] * 7]
+    assert result.out.splitlines()[1].split() == ["-", "-", "-", "running", "healthy", *["-"] * 7]
     api.instances[0]["health"] = "unhealthy"
     assert omni("ps", "web", "--json").code == 3
 

@@ -38,7 +38,7 @@ class Chosen:
 
 
 def chosen(query: Mapping[str, str]) -> Chosen:
-    """`status`, `node`, `version`, `process_type`. Without `status`: what runs or is to run, and what waits for a successor."""
+    """`status`, `node`, `version`, `process_type`. Without `status`: what runs, is to run, or waits for a successor."""
     where, values = "", []
     status = query.get("status")
     if not status:

@@ -1,8 +1,8 @@
 """Which host names the ingress serves and which instances stand behind them: `agent.routing.Routes` from rows.
 
-Owns the rule of who gets requests: of the process type web, running, healthy, wanted, of an app that is to run, and on the side of its rollout
-that takes requests (`rollout.traffic`). Reads only; kept in this process
-as long as no event touched an app, so that an ingress that asks after every write costs almost nothing.
+Owns the rule of who gets requests: of the process type web, running, healthy, wanted, of an app that is to run, and on
+the side of its rollout that takes requests (`rollout.traffic`). Reads only; kept in this process as long as no event
+touched an app, so that an ingress that asks after every write costs almost nothing.
 """
 
 from __future__ import annotations

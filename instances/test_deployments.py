@@ -127,8 +127,8 @@ def test_scale_stop_start_restart(platform, in_gate):
     app = deployed(platform)
     first = Instance.objects.get(app=app)
     for act, count in [
-        (lambda tx: services.scale(tx, app, 4), 4),
-        (lambda tx: services.scale(tx, app, 2), 2),
+        (lambda tx: services.scale(tx, app, {"web": 4}), 4),
+        (lambda tx: services.scale(tx, app, {"web": 2}), 2),
         (lambda tx: services.stop(tx, app), 0),
         (lambda tx: services.start(tx, app), 2),
         (lambda tx: services.restart(tx, app), 2),
@@ -140,7 +140,7 @@ def test_scale_stop_start_restart(platform, in_gate):
         deployment.refresh_from_db()
         assert deployment.status == "succeeded", deployment.kind
     app.refresh_from_db()
-    assert in_gate(lambda tx: services.scale(tx, app, 2)) is None
+    assert in_gate(lambda tx: services.scale(tx, app, {"web": 2})) is None
     first.refresh_from_db()
     assert first.desired == "remove"
     assert not first.on_node

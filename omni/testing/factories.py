@@ -115,7 +115,8 @@ def make_release(
     row: Release = _save(
         Release(
             app=app, number=number, version=version, artifact=fields["build"].artifact, package=package,
-            process_types=process_types or {"web": "./run"}, reason="test", created_by="test", created_at=clock.now(), **fields,
+            process_types=process_types or {"web": "./run"}, reason="test", created_by="test", created_at=clock.now(),
+            **fields,
         )
     )  # fmt: skip
     return row
