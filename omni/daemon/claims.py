@@ -24,6 +24,7 @@ CHECK_S = 1.0
 ABLE_S, ABLE_LEADER_S = 2.0, 4.0
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.4, 1.0)
 _FOREIGN_S = 5.0
+_MOST_STARTS = 5  # tries, about a second apart: a leader that cannot begin its work makes room for one that can
 _log = logging.getLogger("omni.leadership")
 
 
@@ -35,6 +36,7 @@ class FenceClaims:
         self._claim: fence.Claim | None = None
         self._term: int | None = None  # of the claim
         self._prepared = False
+        self._starts = 0  # tries to prepare that failed, since the claim
         self._serving = 0
         self._failures = 0
         self._answered_at: float | None = None
@@ -109,7 +111,7 @@ class FenceClaims:
             self._refused = self._read() is not None  # then let another one lead whose claim it takes
             return self._later(f"cannot lead: {error}")
         failpoints.hit("claimed_before_serve")
-        self._claim, self._term, self._prepared = claim, term, False
+        self._claim, self._term, self._prepared, self._starts = claim, term, False, 0
         self._answered_at, self._failing, self._refused = clock.monotonic(), False, False
         self._failures, self._complaint = 0, ""
         self._lease.grant(term, claim.epoch, claim.claim_id)
@@ -120,14 +122,18 @@ class FenceClaims:
         return CHECK_S
 
     def _finish(self) -> None:
-        """What a leader sees to before anything else; repeated until it worked."""
+        """What a leader sees to before anything else; repeated until it worked, or somebody else had better try."""
         if self._claim is None:
             return
         try:
             self._prepare()
-        except (Error, OmniError) as error:
-            self._complain(f"leading, but the start-up is not finished: {error}")
+        except Exception as error:
+            known = isinstance(error, (Error, OmniError))
+            self._complain(f"leading, but the start-up is not finished: {error}", trace=None if known else error)
             connections.close_all()
+            self._starts += 1
+            if self._starts >= _MOST_STARTS:
+                self._refuse(f"the start-up of a leader failed {self._starts} times here: {error}")
             return
         self._prepared = True
         self._serving = self._claim.epoch
@@ -181,7 +187,7 @@ class FenceClaims:
         self._failures += 1
         return pause
 
-    def _complain(self, text: str) -> None:
+    def _complain(self, text: str, trace: Exception | None = None) -> None:
         if text != self._complaint:  # once, not at every step
-            _log.error("%s", text)
+            _log.error("%s", text, exc_info=trace)
         self._complaint = text

@@ -121,6 +121,20 @@ def test_a_bootstrap_that_fails_holds_up_nobody_who_wants_to_write(member: Membe
     assert "prepare, page held 2" in member.did[before:], "repeated until it worked"
 
 
+@pytest.mark.parametrize("error", [OperationalError("no such column"), TypeError("a defect")])
+def test_a_leader_whose_start_up_fails_again_and_again_makes_room(
+    member: Member, written: None, error: Exception
+) -> None:
+    member.view("leader", 3, "a:1")
+    member.fails = error
+    member.step()
+    assert member.claims.able, "once may be chance"
+    for _ in range(4):
+        member.step()
+    assert not member.claims.able
+    assert member.says() != "held 2"
+
+
 def test_deposed_the_page_says_so_before_the_work_is_stopped(member: Member, written: None) -> None:
     member.view("leader", 3, "a:1")
     member.step()

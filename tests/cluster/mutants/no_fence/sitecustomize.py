@@ -15,12 +15,12 @@ from after_import import patch
 def _change(fence: Any) -> None:
     right = fence.advancing
 
-    def advancing(connection: Any, epoch: int, check: Any) -> Any:
-        statement = right(connection, epoch, check)
+    def advancing(connection: Any, epoch: int, check: Any, **options: Any) -> Any:
+        statement = right(connection, epoch, check, **options)
         condition = " AND epoch = %s"
         assert condition in statement.sql, "the fence has changed: so must this"
-        assert list(statement.params) == [epoch]
-        return dataclasses.replace(statement, sql=statement.sql.replace(condition, ""), params=[])
+        assert statement.params[0] == epoch
+        return dataclasses.replace(statement, sql=statement.sql.replace(condition, ""), params=statement.params[1:])
 
     fence.advancing = advancing
 
