@@ -3,13 +3,14 @@
 #
 #   ./test.sh        everything: lint, types, imports, migrations, tests on SQLite and on MariaDB, stories
 #   ./test.sh fast   the part under a minute; installs no packages of the system
-#   ./test.sh long   everything, with 30 times the examples in property tests, the launcher's tests ten times, and Galera
+#   ./test.sh long   everything, with the tests marked long (Galera among them), 30 times the examples in property
+#                    tests, and the launcher's tests ten times
 #
 # Needs Python 3.11 and, for what is missing, root on Debian. OMNI_TEST_DATABASE_URL names an existing MySQL or MariaDB.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 MODE="${1:-all}"
-case "$MODE" in all | fast | long) ;; *) sed -n '2,8p' "$0" >&2; exit 2 ;; esac
+case "$MODE" in all | fast | long) ;; *) sed -n '2,9p' "$0" >&2; exit 2 ;; esac
 
 . ./environment.sh
 export OMNI_ENV=development
@@ -114,15 +115,15 @@ else
   if [ "$MODE" = long ]; then export OMNI_TEST_HYPOTHESIS=long; fi
   part "types" types
   part "migrations" migrations
-  tests "tests on SQLite" -m "not story"
-  OMNI_TEST_DATABASE=mariadb tests "tests on MariaDB" -m "database and not story"
+  BUT_LONG=" and not long"
+  [ "$MODE" = long ] && BUT_LONG=""
+  tests "tests on SQLite" -m "not story$BUT_LONG" -n 2 --dist worksteal
+  OMNI_TEST_DATABASE=mariadb tests "tests on MariaDB" -m "database and not story$BUT_LONG" -n 2 --dist worksteal
   if [ "$MODE" = long ]; then
     for round in 1 2 3 4 5 6 7 8 9 10; do tests "launcher, round $round" omni/launch; done
   fi
-  STORIES="story and not long"
-  [ "$MODE" = long ] && STORIES="story"
-  tests "stories" -m "$STORIES" tests --ignore=tests/cluster
-  tests "the proof: tests/cluster" -m "$STORIES" tests/cluster
+  tests "stories" -m "story$BUT_LONG" tests --ignore=tests/cluster -n 2 --dist loadgroup
+  tests "the proof: tests/cluster" -m "story$BUT_LONG" tests/cluster -n 2 --dist loadgroup
   part "nothing left running" leftovers
 fi
 

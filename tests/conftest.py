@@ -12,10 +12,14 @@ from tests.running_platform import Platform
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `--dist loadgroup`: stories that share a platform stay in one process, whatever file they are in."""
     for item in items:
-        platforms = item._fixtureinfo.name2fixturedefs.get("platform", ()) if isinstance(item, pytest.Function) else ()
-        shared = bool(platforms) and platforms[-1].scope == "session"
-        group = "the shared platform" if shared else item.nodeid.partition("::")[0]
+        shared = [name for name in ("platform", "lab") if _is_shared(item, name)]
+        group = f"the shared {shared[0]}" if shared else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _is_shared(item: pytest.Item, fixture: str) -> bool:
+    found = item._fixtureinfo.name2fixturedefs.get(fixture, ()) if isinstance(item, pytest.Function) else ()
+    return bool(found) and found[-1].scope == "session"
 
 
 @pytest.fixture(scope="session")
