@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.checker import Case, check, report
 from tests.cluster.lab import Lab, Shape
-from tests.cluster.test_story_takeover import freeze_at, new_write
+from tests.cluster.test_story_takeover import ROUNDS, freeze_at, new_write
 from tests.cluster.workload import Pace, Workload
 
 pytestmark = [pytest.mark.story, pytest.mark.slow]
@@ -26,11 +26,11 @@ def test_without_the_fence_a_frozen_leader_that_wakes_up_is_caught(namespaces: N
         work = Workload([node.url for node in lab.nodes], lab.token, 1, Pace(pause_s=0.05))
         found: set[str] = set()
         with work:
-            for _ in range(5):  # it must wake before the database ends its transaction by itself, after two seconds
+            for _ in range(ROUNDS):
                 work.wait_for_writes(10)
                 leader = lab.wait_for_leader()
                 freeze_at(leader, "before_fence")
-                new_write(lab, leader, work, time.monotonic())
+                new_write(lab)
                 leader.thaw()
                 time.sleep(1.0)
                 found = _rules(lab, work) & {"epochs_only_rise"}
