@@ -13,6 +13,8 @@ from instances.states import DeploymentStatus, InstanceStatus, NodeStatus
 from instances.telemetry.models import (
     HostSample,
     LatestSample,
+    LogArrival,
+    LogCounter,
     LogLine,
     LogOffset,
     PlatformSample,
@@ -23,8 +25,8 @@ from instances.telemetry.models import (
 from releases.models import Release
 
 __all__ = [
-    "Deployment", "HostSample", "Instance", "LatestSample", "LogLine", "LogOffset", "Node", "PlatformSample",
-    "RequestOffset", "RequestSample", "Sample",
+    "Deployment", "HostSample", "Instance", "LatestSample", "LogArrival", "LogCounter", "LogLine", "LogOffset", "Node",
+    "PlatformSample", "RequestOffset", "RequestSample", "Sample",
 ]  # fmt: skip
 
 

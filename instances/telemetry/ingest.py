@@ -16,6 +16,7 @@ from django.db import transaction
 from agent.protocol import HostSample, LogAnswer, Sample
 from agent.routing import RequestCount, RequestCounts
 from instances.models import Instance
+from instances.telemetry import arrivals
 from instances.telemetry import statements as sql
 from omni.kernel import clock, measures
 from omni.kernel.errors import Malformed
@@ -45,12 +46,13 @@ def store_logs(node: str, batches: Sequence[Mapping[str, Any]]) -> LogAnswer:
         for batch in mine:
             _take(batch, known[batch["instance_id"]], offsets, rows)
         sql.insert("instances_logline", _LINE_COLUMNS, rows, again="ignore")
-        for instance_id in ids:
-            if offsets[instance_id] != before[instance_id]:
-                sql.execute(
-                    "UPDATE instances_logoffset SET last_seq = %s, node = %s WHERE instance_id = %s",
-                    [offsets[instance_id], node, instance_id],
-                )
+        grown = [one for one in ids if offsets[one] != before[one]]
+        for instance_id in grown:
+            sql.execute(
+                "UPDATE instances_logoffset SET last_seq = %s, node = %s WHERE instance_id = %s",
+                [offsets[instance_id], node, instance_id],
+            )
+        arrivals.number(known, [(one, before[one] + 1, offsets[one]) for one in grown])
     _measure_lines(rows)
     return LogAnswer({str(instance_id): offsets[instance_id] for instance_id in ids}, unknown)
 

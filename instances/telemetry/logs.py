@@ -55,11 +55,15 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """`stopped_at` is where a search gave up for now; `more`: whether lines follow in the direction of reading."""
+    """`stopped_at` is where a search gave up for now; `more`: whether lines follow in the direction of reading.
+
+    `reached`: the last line that was looked at, whether it was wanted or not.
+    """
 
     rows: list[tuple[Any, ...]]
     more: bool
     stopped_at: Position | None = None
+    reached: Position | None = None
 
 
 def parse(text: str) -> Position:
@@ -95,7 +99,8 @@ def read(wanted: Wanted) -> Lines:
         found = _search(wanted, backwards)
     else:
         rows = _portion(wanted, backwards, wanted.limit + 1, None)
-        found = Lines(rows[: wanted.limit], len(rows) > wanted.limit)
+        rows, more = rows[: wanted.limit], len(rows) > wanted.limit
+        found = Lines(rows, more, None, Position(*rows[-1][:3]) if rows else None)
     return Lines(found.rows[::-1], found.more, found.stopped_at) if backwards else found
 
 
@@ -112,11 +117,11 @@ def _search(wanted: Wanted, backwards: bool) -> Lines:
                 kept.append(row)
                 if len(kept) > wanted.limit:
                     return Lines(kept[: wanted.limit], True)
+        at = Position(*rows[-1][:3]) if rows else at
         if len(rows) < SEARCH_PORTION:
-            return Lines(kept, False)
-        at = Position(*rows[-1][:3])
+            return Lines(kept, False, None, at)
         if time.monotonic() > deadline:
-            return Lines(kept, True, at)
+            return Lines(kept, True, at, at)
 
 
 def _portion(wanted: Wanted, backwards: bool, count: int, at: Position | None) -> list[tuple[Any, ...]]:

@@ -43,6 +43,37 @@ class LogOffset(models.Model):
         return f"instance {self.instance_id} up to {self.last_seq}"
 
 
+class LogArrival(models.Model):
+    """One stored batch under its app's next number: the order in which followers read (`telemetry/arrivals.py`)."""
+
+    pk = models.CompositePrimaryKey("app_id", "arrival")
+    app_id = models.BigIntegerField()
+    arrival = models.BigIntegerField()
+    instance_id = models.BigIntegerField()
+    first_seq = models.BigIntegerField()
+    last_seq = models.BigIntegerField()
+    at_us = models.BigIntegerField()  # when it was stored
+
+    class Meta:
+        app_label = "instances"
+
+    def __str__(self) -> str:
+        return f"app {self.app_id}, batch {self.arrival}"
+
+
+class LogCounter(models.Model):
+    """The newest number of an app's batches."""
+
+    app_id = models.BigIntegerField(primary_key=True)
+    last = models.BigIntegerField()
+
+    class Meta:
+        app_label = "instances"
+
+    def __str__(self) -> str:
+        return f"app {self.app_id} up to batch {self.last}"
+
+
 class Sample(models.Model):
     """Figures of one instance over one step: `step_s` 5 as measured, 60 and 600 rolled up (average, maximum)."""
 

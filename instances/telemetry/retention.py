@@ -89,7 +89,21 @@ def _time_of_nth_newest(app_id: int, count: int) -> int:
     return int(row[0][0]) + 1 if row else 0
 
 
+def _trim_arrivals(app_id: int, before_us: int) -> None:
+    """Batches stored before then: their lines are older still. Numbers ascend with time."""
+    while True:
+        last = sql.select(
+            "SELECT MAX(arrival) FROM (SELECT arrival, at_us FROM instances_logarrival WHERE app_id = %s "
+            "ORDER BY app_id, arrival LIMIT %s) AS oldest WHERE at_us < %s",
+            [app_id, PORTION, before_us],
+        )[0][0]
+        if last is None:
+            return
+        sql.execute("DELETE FROM instances_logarrival WHERE app_id = %s AND arrival <= %s", [app_id, last])
+
+
 def _trim_app(app_id: int, before_us: int) -> None:
+    _trim_arrivals(app_id, before_us)
     first = sql.select("SELECT MIN(at_us) FROM instances_logline WHERE app_id = %s", [app_id])[0][0]
     if first is None or int(first) >= before_us:
         return
@@ -137,7 +151,8 @@ def forget_app(app_id: int) -> None:
     rows = sql.select("SELECT instance_id FROM instances_logoffset WHERE app_id = %s", [app_id])
     rows += sql.select("SELECT instance_id FROM instances_latestsample WHERE app_id = %s", [app_id])
     forget_instances(sorted({int(row[0]) for row in rows}))
-    for table in ("instances_requestsample", "instances_sample", "instances_logline"):
+    for table in ("instances_requestsample", "instances_sample", "instances_logline", "instances_logarrival",
+                  "instances_logcounter"):  # fmt: skip
         sql.execute(f"DELETE FROM {table} WHERE app_id = %s", [app_id])  # noqa: S608
 
 

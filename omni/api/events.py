@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import orjson
 from django.db.models import Min
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -19,10 +20,14 @@ from apps.access import app as find_app
 from omni.kernel.clock import rfc3339
 from omni.kernel.errors import Gone
 from omni.kernel.models import ORDINALS, Event
-from omni.rest.paging import answer, int_parameter, limit_of, page, refused
+from omni.rest.paging import STREAM, answer, flag_parameter, int_parameter, limit_of, page, refused
 from omni.rest.permissions import actor_of
 
 _POSITION = re.compile(r"(\d{1,15})(?:\.(\d{1,4}))?")
+
+
+def _position(key: int) -> str:
+    return f"{key // ORDINALS}.{key % ORDINALS}"
 
 
 def show(event: Event) -> dict[str, Any]:
@@ -68,13 +73,26 @@ class EventViewSet(ViewSet):
         limit = limit_of(request)
         found = list(rows.filter(key__gt=after).order_by("key")[: limit + 1])
         items = [show(event) for event in found[:limit]]
-        return answer(
+        shown = answer(
             request,
             items,
             next_cursor=items[-1]["id"] if len(found) > limit else None,
             previous_cursor=None,
             without=("since",),
         )
+        if flag_parameter(request, "follow", False):
+            self._mark(request, shown, items[-1]["id"] if items else _position(after))
+        return shown
+
+    def _mark(self, request: Request, shown: Response, seen: str) -> None:
+        """What a stream needs to go on, and to share its reading with others that see the same."""
+        actor = actor_of(request)
+        assert isinstance(shown.data, dict)  # noqa: S101
+        shown.data["seen"] = seen
+        sees = None if actor.platform else sorted(access.orgs(actor).values_list("id", flat=True))
+        app = request.query_params.get("app")
+        chosen = [sees, find_app(actor, app).pk if app else None, request.query_params.get("kind")]
+        shown.headers[STREAM] = f"events 0 {orjson.dumps(chosen).hex()}"
 
     def _after(self, request: Request) -> int | None:
         """The packed key after which to go on: `since=N` (everything after index N) or `cursor=N.k`."""

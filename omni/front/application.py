@@ -15,7 +15,7 @@ import ssl
 import time
 from dataclasses import replace
 
-from omni.front import following, intake, watching
+from omni.front import following, intake, sharing, watching
 from omni.front.copying import Copying, missing
 from omni.front.door import Door
 from omni.front.forwarding import Forwarder, Times, buffered, settled, was_refused
@@ -93,8 +93,17 @@ class Front:
         self._streaming.sweep()
         self._watch = watching.IndexWatch(lambda: self._django.run(index.exact))
         self._watching = watching.Watching(self._watch, times.watch_max_s, times.index_wait_s)
-        self._following = following.Following(self._ask, self._watch)
+        self._following = following.Following(self._ask, sharing.Hub(self._newest))
         self._ready = True
+
+    async def _newest(self, kind: str, ids: list[int]) -> dict[int, int]:
+        """What tells the streams that there is something to read: the write index, the newest batches of logs."""
+        from instances.telemetry import arrivals
+
+        if kind == "events":
+            return {0: await self._django.run(self._index.exact)}
+        found: dict[int, int] = await self._django.run(arrivals.numbers_of, ids)
+        return found
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

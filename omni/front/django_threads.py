@@ -71,7 +71,11 @@ class DjangoThreads:
 
     async def run(self, function: Any, *arguments: Any) -> Any:
         """Run something of ours that needs the database, on one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._checked, function, *arguments)
+
+    def _checked(self, function: Any, *arguments: Any) -> Any:
+        self._check_idle_connections()
+        return function(*arguments)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

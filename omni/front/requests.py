@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from string import punctuation
 from typing import Any
@@ -140,6 +140,10 @@ class Answer:
         if self.stream is None or head:
             await send({"type": "http.response.body", "body": b"" if head else self.body})
             return
-        async for chunk in self.stream:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        try:
+            async for chunk in self.stream:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        finally:  # a client that is gone ends what the stream holds at once
+            if isinstance(self.stream, AsyncGenerator):
+                await self.stream.aclose()
         await send({"type": "http.response.body", "body": b""})

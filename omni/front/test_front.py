@@ -13,6 +13,7 @@ import pytest
 from omni.front.django_threads import DjangoThreads
 from omni.front.following import Following
 from omni.front.requests import Answer, Request
+from omni.front.sharing import Hub
 from omni.front.watching import IndexWatch, Watching
 from omni.kernel.errors import InvalidInput, Malformed
 
@@ -155,6 +156,10 @@ def test_a_content_type_that_django_cannot_read_is_malformed() -> None:
 # -- streams
 
 
+async def newest(_kind: str, _ids: list[int]) -> dict[int, int]:
+    return {}
+
+
 def test_a_stream_goes_on_where_the_list_ended_and_ends_with_the_build() -> None:
     pages = [
         b'{"items":[{"cursor":"1","line":"a"},{"cursor":"2","line":"b"}],"next":null}',
@@ -168,7 +173,7 @@ def test_a_stream_goes_on_where_the_list_ended_and_ends_with_the_build() -> None
         return Answer(200, [], pages[min(len(queries), len(pages)) - 1])
 
     async def story() -> bytes:
-        following = Following(ask, IndexWatch(Shown().read_index))
+        following = Following(ask, Hub(newest))
         sent = request(path="/app/a/builds/1/logs", accept="text/event-stream")
         answer = await following.stream(sent)
         assert answer.stream is not None

@@ -115,7 +115,9 @@ class Web(Section):
 
     workers: Annotated[int, Field(ge=1, le=64)] = key(1, "worker processes of each node")
     threads: Annotated[int, Field(ge=1, le=256)] = key(4, "threads of each worker that run Django")
-    backpressure: Annotated[int, Field(ge=1, le=65_536)] = key(512, "requests that each worker holds at once")
+    backpressure: Annotated[int, Field(ge=1, le=65_536)] = key(
+        2048, "requests and open streams that each worker holds at once"
+    )
     public_url: str = key("", "address that users reach the API at, when a proxy stands before it (`https://…`)")
     secure_cookies: bool | None = key(None, "cookies over https only; default: when `web.public_url` is https")
     api_throttle: Annotated[str, Field(pattern=r"^(\d+/(s|sec|second|m|min|minute|h|hour|d|day))?$")] = key(

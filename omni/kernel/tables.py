@@ -15,6 +15,8 @@ TELEMETRY_MODELS: dict[str, str] = {
     "releases.buildlogline": "releases_buildlogline",
     "instances.logline": "instances_logline",
     "instances.logoffset": "instances_logoffset",
+    "instances.logarrival": "instances_logarrival",
+    "instances.logcounter": "instances_logcounter",
     "instances.sample": "instances_sample",
     "instances.latestsample": "instances_latestsample",
     "instances.requestsample": "instances_requestsample",

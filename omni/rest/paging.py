@@ -15,6 +15,8 @@ from omni.kernel.errors import FieldError, InvalidInput
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
+# Of a followed page: what it is a page of, as `kind id rest`. Followers with the same value see the same.
+STREAM = "Omni-Stream"
 
 
 def limit_of(request: Request) -> int:
