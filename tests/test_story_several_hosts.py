@@ -7,6 +7,7 @@ namespaces are forbidden.
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import ssl
@@ -36,7 +37,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeveralHosts]:
     except NoNamespaces as why:
         pytest.skip(str(why))
     keys = {"artifacts": {"repair_after_s": 4.0}, "timings": {"node_lease_s": 5.0}}
-    with SeveralHosts(tmp_path_factory.mktemp("hosts"), 3, name="omnist", keys=keys) as made:
+    name = f"oh{os.getpid() % 100_000}"  # several runs may go on at once
+    with SeveralHosts(tmp_path_factory.mktemp("hosts"), 3, name=name, keys=keys) as made:
         made.folder.parent.chmod(0o711)
         made.start()
         yield made
