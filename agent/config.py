@@ -7,6 +7,7 @@ launcher and an older agent understand each other.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,9 @@ class Config:
 
     `instance_ports`: the ports of every agent of this host, for the packet filter; by default worked out from
     `port_range`, `index` and `members_on_host`. `memory_mb`: what this node offers, by default its share of the host.
-    `tls`: the folder of what proves this agent to members of other hosts, whose URLs begin with https.
+    `docker`: the URL of an engine, "auto" (the first of the usual sockets that is there) or "off"; `docker_subnets`:
+    what the networks of apps are cut out of. `tls`: the folder of what proves this agent to members of other hosts,
+    whose URLs begin with https.
     """
 
     node: str
@@ -53,6 +56,8 @@ class Config:
     bwrap_bin: str | None = None
     tls: str | None = None
     filter_network: bool = True
+    docker: str = "off"
+    docker_subnets: str = "10.208.0.0/12"
 
     @property
     def platform(self) -> str:
@@ -96,9 +101,22 @@ def _checked(path: Path, config: Config) -> Config:
         ("lease_s", config.lease_s > config.heartbeat_s, "more than heartbeat_s is wanted"),
         ("sample_interval_s", config.sample_interval_s > 0, "a positive number is wanted"),
         ("log_max_bytes", config.log_max_bytes >= 1024 * 1024, "at least 1 MiB is wanted"),
+        ("docker", _is_engine(config.docker), "unix://PATH, tcp://HOST:PORT, auto or off is wanted"),
+        ("docker_subnets", _is_pool(config.docker_subnets), "an IPv4 network of /8 to /23 is wanted"),
         ("log_lines_per_s", config.log_lines_per_s > 0, "a positive number is wanted"),
     ]
     for key, good, wanted in rules:
         if not good:
             raise BadConfig(f"{path}: {key} is {getattr(config, key)!r}: {wanted}")
     return config
+
+
+def _is_engine(text: str) -> bool:
+    return text in ("auto", "off") or text.startswith(("unix:///", "tcp://"))
+
+
+def _is_pool(text: str) -> bool:
+    try:
+        return 8 <= ipaddress.IPv4Network(text).prefixlen <= 23
+    except ValueError:
+        return False

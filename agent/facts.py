@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from agent.config import Config
 from agent.protocol import PROTOCOL_VERSION, NodeFacts
+from agent.runtimes.base import Capabilities
 from sandbox import identity, network
 from sandbox.network import Rule
 from sandbox.probe import Facts
@@ -44,7 +46,11 @@ def with_filter(config: Config, facts: Facts) -> Facts:
     return facts
 
 
-def node_facts(config: Config, facts: Facts, runtimes: list[str]) -> NodeFacts:
+def node_facts(config: Config, facts: Facts, found: Mapping[str, Capabilities]) -> NodeFacts:
+    """`found` is what each runtime says of itself."""
+    notes = [
+        f"{name}: {note}" for name, one in found.items() if one.available and name != "process" for note in one.notes
+    ]
     return NodeFacts(
         agent_version=f"{AGENT_VERSION}+{PROTOCOL_VERSION}",
         hostname=socket.gethostname(),
@@ -52,12 +58,13 @@ def node_facts(config: Config, facts: Facts, runtimes: list[str]) -> NodeFacts:
         cpu_count=os.cpu_count() or 1,
         memory_mb=config.memory_mb or memory_bytes() // (1024 * 1024) // config.members_on_host,
         port_range=config.port_range,
-        runtimes=runtimes,
+        runtimes=sorted(name for name, one in found.items() if one.available),
         isolation=facts.isolation,
         limits=facts.limits,
         network=facts.network,
-        notes=list(facts.notes),
+        notes=[*facts.notes, *notes],
         labels=dict(config.labels),
+        without={name: "; ".join(one.notes) for name, one in found.items() if not one.available},
     )
 
 

@@ -21,7 +21,7 @@ from agent.plan import Action, Process, Situation, decide
 from agent.ports import NoPort, Ports
 from agent.protocol import Assignment, Exit, HealthCheck, Observed, Probe
 from agent.record import Record
-from agent.runtimes.base import Executed, Launch, Refused, Runtime, RuntimeFault, Unavailable, Unknown
+from agent.runtimes.base import Endpoint, Executed, Launch, Refused, Runtime, RuntimeFault, Unavailable, Unknown
 from agent.store import SWEPT, Store
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class Instance:
         self._process: Process = "none"
         self._wake = asyncio.Event()
         self._companions: list[asyncio.Task[None]] = []
+        self._endpoint: Endpoint | None = None
 
     async def run(self) -> None:
         """Until the instance is deleted. A fault nobody foresaw is logged and tried again: others must not suffer."""
@@ -61,6 +62,9 @@ class Instance:
             try:
                 await self._adopt()
                 adopted = True
+            except RuntimeFault as error:
+                log.warning("instance %s cannot be taken over yet: %s", self.record.id, error)
+                await asyncio.sleep(_AFTER_FAULT_S)
             except Exception:
                 log.exception("instance %s cannot be taken over", self.record.id)
                 await asyncio.sleep(_AFTER_FAULT_S)
@@ -168,6 +172,7 @@ class Instance:
             self._keep(lifecycle.starting(self.record, port, address, self.tail.sizes()))
             handle = await self.runtime.start(self._launch())
             self._keep(lifecycle.started(self.record, handle, clock.monotonic(), clock.rfc3339()))
+            self._endpoint = None
             self._attend()
         except Refused as error:
             self._keep(lifecycle.refused(self.record, str(error)))
@@ -296,7 +301,21 @@ class Instance:
     async def _ask(self, check: HealthCheck) -> probes.Answer:
         if check.type == "process" and self._since_start() < min(PROCESS_SETTLES_S, check.start_period_s):
             return probes.Answer(False, "its process was only just started")
-        return await probes.ask(check, self._around.address, self.record.port or 0, self._execute)
+        try:
+            host, port = await self._located()
+        except (RuntimeFault, OSError) as error:
+            return probes.Answer(False, str(error)[:300], reached=False)
+        return await probes.ask(check, host, port, self._execute)
+
+    async def _located(self) -> tuple[str, int]:
+        """Where it answers; the ingress hears of a place of its own with the first healthy report."""
+        if self._endpoint is None:
+            given = Endpoint(self._around.address, self.record.port or 0, routed=True)
+            self._endpoint = await self.runtime.endpoint(self._handle()) or given
+            if self._endpoint.routed:
+                address = f"{self._endpoint.host}:{self._endpoint.port}"
+                self._keep(lifecycle.located(self.record, address))
+        return self._endpoint.host, self._endpoint.port
 
     def _since_start(self) -> float:
         started = self.record.started

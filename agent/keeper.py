@@ -15,7 +15,10 @@ from pathlib import Path
 
 from agent import clock, config, fencing
 from agent.record import Record
-from agent.runtimes.base import Handle, RuntimeFault
+from agent.runtimes import docker
+from agent.runtimes.absent import AbsentRuntime
+from agent.runtimes.base import Handle, Runtime, RuntimeFault
+from agent.runtimes.engine.client import OFF
 from agent.runtimes.process import ProcessRuntime
 from agent.store import SWEPT, Store
 from sandbox.probe import Facts
@@ -32,7 +35,11 @@ class Keeper:
         self._lease = Path(given.state_dir) / fencing.LEASE
         self._store = Store(given.node, instances_dir, Path(given.state_dir))
         facts = Facts("none", "none", "shared")  # those of the start are in each handle; nothing is started here
-        self._runtime = ProcessRuntime(given.node, instances_dir, given.platform, facts, given.uid_base)
+        self._runtimes: dict[str, Runtime] = {
+            "process": ProcessRuntime(given.node, instances_dir, given.platform, facts, given.uid_base)
+        }
+        if given.docker != OFF:
+            self._runtimes["docker"] = docker.of(given)
         self._kill_at: dict[int, float] = {}
 
     async def run(self) -> None:
@@ -43,7 +50,7 @@ class Keeper:
             expired = clock.monotonic() >= fencing.until(self._lease)
             if not expired:
                 self._kill_at.clear()
-            known = {pk: entry for pk, entry in known.items() if await self._runs(entry[1])}
+            known = {pk: entry for pk, entry in known.items() if await self._runs(*entry)}
             if expired or not known:
                 known = await self._find()
             if known:
@@ -57,13 +64,26 @@ class Keeper:
         found = {}
         for record in self._store.load():
             if record.assignment.singleton and not record.terminal:
-                handle = await self._runtime.recover(record.id)
-                if handle is not None and await self._runs(handle):
+                handle = await self._recovered(record)
+                if handle is not None and await self._runs(record, handle):
                     found[record.id] = record, handle
         return found
 
-    async def _runs(self, handle: Handle) -> bool:
-        return (await self._runtime.observe(handle)).state == "running"
+    async def _recovered(self, record: Record) -> Handle | None:
+        try:
+            return await self._of(record).recover(record.id)
+        except RuntimeFault:
+            return record.handle  # an engine that is away ends nothing, and asks nobody
+
+    async def _runs(self, record: Record, handle: Handle) -> bool:
+        try:
+            return (await self._of(record).observe(handle)).state == "running"
+        except RuntimeFault:
+            return True
+
+    def _of(self, record: Record) -> Runtime:
+        wanted = record.assignment.runtime
+        return self._runtimes.get(wanted) or AbsentRuntime(wanted)
 
     async def _end(self, record: Record, handle: Handle) -> None:
         now = clock.monotonic()
@@ -72,10 +92,10 @@ class Keeper:
                 log.warning("instance %s is a singleton and its lease has ended: SIGTERM", record.id)
                 (self._store.directory(record.id) / SWEPT).touch()  # no crash of its own
                 self._kill_at[record.id] = now + record.assignment.stop_timeout_s
-                await self._runtime.stop(handle)
+                await self._of(record).stop(handle)
             elif now >= self._kill_at[record.id]:
                 log.warning("instance %s did not end in time: SIGKILL", record.id)
-                await self._runtime.kill(handle)
+                await self._of(record).kill(handle)
         except (RuntimeFault, OSError) as error:
             log.error("instance %s: %s", record.id, error)
 

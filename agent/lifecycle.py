@@ -103,6 +103,11 @@ def started(record: Record, handle: dict[str, object], now: float, at: str) -> R
     return observe(record, handle=dict(handle), started_at=at, restarts=restarts)
 
 
+def located(record: Record, address: str) -> Record:
+    """Where the ingress finds it, known once it runs."""
+    return record if record.leaving else observe(record, address=address)
+
+
 def refused(record: Record, why: str) -> Record:
     """The runtime will never start this: no retry."""
     record = replace(record, handle=None, next_start=None)

@@ -23,7 +23,9 @@ from agent.fencing import Keeper, Lease
 from agent.logs.ship import Shipper
 from agent.packages import Packages
 from agent.ports import Ports
-from agent.runtimes.base import Runtime
+from agent.runtimes import docker
+from agent.runtimes.base import Capabilities, Runtime
+from agent.runtimes.engine.client import OFF
 from agent.runtimes.process import ProcessRuntime
 from agent.samples import Sampler
 from agent.store import Store
@@ -32,6 +34,8 @@ from agent.sync import Assigner, Reporter
 from sandbox.probe import Facts, probe
 
 log = logging.getLogger("agent")
+
+RUNTIMES_S = 10.0  # between two looks at which runtimes there are
 
 
 class Agent:
@@ -48,9 +52,7 @@ class Agent:
             config.node, self.store.incarnation(), self.control, config.heartbeat_s, self._acknowledged
         )
         self.shipper = Shipper(config.node, self.control, config.log_lines_per_s, config.log_burst_lines)
-        self.runtimes: dict[str, Runtime] = {
-            "process": ProcessRuntime(config.node, instances_dir, config.platform, facts, config.uid_base)
-        }
+        self.runtimes = runtimes_of(config, facts)
         self.supervisor = Supervisor(
             store=self.store,
             runtimes=self.runtimes,
@@ -66,13 +68,14 @@ class Agent:
         )
         self.sampler = Sampler(config.node, self.control, instances_dir, config.sample_interval_s)
         self.assigner = Assigner(self.control, config.wait_s)
+        self._found: dict[str, Capabilities] = {}
 
     def _acknowledged(self, sent_at: float) -> None:
         self.supervisor.acknowledged(sent_at)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`, or until a part fails in a way nobody foresaw: then better a new agent than half of one."""
-        self.reporter.facts(host.node_facts(self.config, self.facts, sorted(self.runtimes)))
+        await self._tell_facts()
         self.supervisor.load()
         parts = [
             asyncio.create_task(self.assigner.run(self.supervisor), name="assignments"),
@@ -80,6 +83,7 @@ class Agent:
             asyncio.create_task(self.shipper.run(), name="logs"),
             asyncio.create_task(self.sampler.run(self.supervisor), name="samples"),
             asyncio.create_task(self.supervisor.sweep_forever(), name="sweep"),
+            asyncio.create_task(self._look_forever(), name="runtimes"),
             asyncio.create_task(self.supervisor.collect_forever(), name="collect"),
         ]
         stopping = asyncio.create_task(stop.wait())
@@ -88,8 +92,33 @@ class Agent:
             task.cancel()
         await asyncio.gather(stopping, *parts, return_exceptions=True)
         await self.supervisor.close()
+        for runtime in self.runtimes.values():
+            await runtime.close()
         for task in done - {stopping}:
             raise RuntimeError(f"{task.get_name()} ended") from task.exception()
+
+    async def _tell_facts(self) -> None:
+        """What this node can do now: an engine may come and go."""
+        found = {name: await runtime.probe() for name, runtime in self.runtimes.items()}
+        known, self._found = self._found, found
+        if found != known:
+            self.reporter.facts(host.node_facts(self.config, self.facts, found))
+
+    async def _look_forever(self) -> None:
+        while True:
+            await asyncio.sleep(RUNTIMES_S)
+            await self._tell_facts()
+
+
+def runtimes_of(config: Config, facts: Facts) -> dict[str, Runtime]:
+    """By name. Docker is there also while its engine is not: what runs in it is still ours."""
+    instances_dir = Path(config.instances_dir)
+    found: dict[str, Runtime] = {
+        "process": ProcessRuntime(config.node, instances_dir, config.platform, facts, config.uid_base)
+    }
+    if config.docker != OFF:
+        found["docker"] = docker.of(config)
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -159,7 +159,8 @@ class NodeFacts:
     """What this host can do; sent with the first report and whenever it changes.
 
     `memory_mb` is this member's share of the host (DECISIONS 18). `isolation`: bubblewrap|none, `limits`:
-    cgroup-v1|cgroup-v2|none, `network`: filtered|shared; `notes` say why something cannot be had.
+    cgroup-v1|cgroup-v2|none, `network`: filtered|shared, all three of the process runtime; `notes` say why something
+    cannot be had. `without`: the runtimes that this node does not have, each with the reason.
     """
 
     agent_version: str
@@ -174,6 +175,7 @@ class NodeFacts:
     network: str
     notes: list[str] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
+    without: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

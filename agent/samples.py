@@ -20,7 +20,7 @@ from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.instance import Instance
 from agent.plain import to_json
 from agent.protocol import HostSample, Sample, Samples
-from agent.runtimes.base import RuntimeFault
+from agent.runtimes.base import RuntimeFault, Stats
 from agent.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -67,22 +67,21 @@ class Sampler:
 
     async def _sample(self, instance: Instance) -> Sample:
         record, now = instance.record, clock.monotonic()
-        cpu_us = memory = limit = None
+        stats = Stats(None, None, None)
         if record.handle is not None:
             try:
                 stats = await instance.runtime.stats(record.handle)
-                cpu_us, memory, limit = stats.cpu_us, stats.memory_bytes, stats.memory_limit_bytes
             except RuntimeFault as error:
                 log.debug("instance %s: no figures: %s", record.id, error)
         return Sample(
             instance_id=record.id,
             app_id=record.assignment.app_id,
             at_us=clock.wall_us(),
-            cpu_percent=self._percent(record.id, record.observed.started_at, cpu_us, now),
-            memory_bytes=memory,
-            memory_limit_bytes=limit,  # None where nothing enforces one
-            network_rx_bytes=None,  # instances share the host's network: nobody can tell whose bytes they were
-            network_tx_bytes=None,
+            cpu_percent=self._percent(record.id, record.observed.started_at, stats.cpu_us, now),
+            memory_bytes=stats.memory_bytes,
+            memory_limit_bytes=stats.memory_limit_bytes,  # None where nothing enforces one
+            network_rx_bytes=stats.network_rx_bytes,  # None where the host's network is shared
+            network_tx_bytes=stats.network_tx_bytes,
             restarts=record.observed.restarts,
             uptime_s=None if record.started is None else round(now - record.started, 3),
         )

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from agent import facts as host
 from agent.config import platform_of
-from agent.runtimes import watcher
-from agent.runtimes.base import Handle, RuntimeFault
+from agent.runtimes import docker, watcher
+from agent.runtimes.base import Handle, Runtime, RuntimeFault
+from agent.runtimes.docker import DockerRuntime
 from agent.runtimes.process import ProcessRuntime
 from agent.store import RECORD, SWEPT
 from sandbox import cgroups, network
@@ -42,6 +43,23 @@ async def sweep(instances_dir: Path, longest_stop_s: float = LONGEST_STOP_S) -> 
     for problem in done:
         if isinstance(problem, BaseException):
             raise problem
+    return len(handles) + await _sweep_containers(instances_dir, longest_stop_s)
+
+
+async def _sweep_containers(instances_dir: Path, longest_stop_s: float) -> int:
+    """Those of every node of this host, on the engine that its agents last used."""
+    runtime = docker.noted(instances_dir)
+    if runtime is None:
+        return 0
+    try:
+        handles = list((await runtime.of_all_nodes()).values())
+        await asyncio.gather(*(_end(runtime, instances_dir, handle, longest_stop_s) for handle in handles))
+        await runtime.leave()
+    except RuntimeFault as error:
+        sys.stderr.write(f"sweep: containers cannot be ended: {error}\n")
+        return 0
+    finally:
+        await runtime.close()
     return len(handles)
 
 
@@ -68,9 +86,10 @@ async def _living(runtime: ProcessRuntime, instances_dir: Path, platform: str) -
     return handles
 
 
-async def _end(runtime: ProcessRuntime, instances_dir: Path, handle: Handle, longest_stop_s: float) -> None:
+async def _end(runtime: Runtime, instances_dir: Path, handle: Handle, longest_stop_s: float) -> None:
     directory = instances_dir / str(handle["instance"])
     patience = min(_stop_timeout(directory), longest_stop_s)
+    ran = (await runtime.observe(handle)).state == "running" or not isinstance(runtime, DockerRuntime)
     await runtime.stop(handle)
     try:
         async with asyncio.timeout(patience):
@@ -79,7 +98,7 @@ async def _end(runtime: ProcessRuntime, instances_dir: Path, handle: Handle, lon
     except TimeoutError:
         pass
     await runtime.remove(handle)
-    if (directory / RECORD).exists():
+    if ran and (directory / RECORD).exists():
         (directory / SWEPT).touch()
 
 

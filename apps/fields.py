@@ -13,7 +13,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
-from apps import processes
+from apps import processes, runtimes
 from omni.rest.fields import StrictSerializer
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -248,8 +248,8 @@ class AppFields(StrictSerializer):
         return check_name(value)
 
     def validate_runtime(self, value: str) -> str:
-        if value == "docker":
-            raise refuse("runtime_not_available", "No node has the docker runtime; use process.")
+        if (why := runtimes.missing(value)) is not None:
+            raise refuse("runtime_not_available", why)
         return value
 
     def validate_domains(self, value: list[str]) -> list[str]:

@@ -99,6 +99,7 @@ def node(row: Mapping[str, Any], counts: Mapping[str, Any], overcommit: float) -
         "allocated": {"cpu": round(float(counts.get("weight") or 0), 3), "memory_mb": int(counts.get("memory") or 0)},
         "instances": int(counts.get("instances") or 0),
         "runtimes": facts.get("runtimes", []),
+        "runtimes_missing": facts.get("without", {}),
         "isolation": facts.get("isolation"),
         "limits": facts.get("limits"),
         "network": facts.get("network"),

@@ -179,12 +179,6 @@ def test_a_bad_upload_fails_with_a_code_and_a_sentence(
     assert plane.packages == {}
 
 
-def test_runtime_docker_is_refused_with_its_code(build: Build) -> None:
-    plane = Plane(artifact=example("hello"), claim={"runtime": "docker"})
-    build(plane)
-    assert plane.finished[0]["error"]["code"] == "runtime_not_available"
-
-
 def test_without_node_a_node_app_is_told_so(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("releases.builders.base.shutil.which", lambda _: None)
     plane = Plane(artifact=example("node-web"))

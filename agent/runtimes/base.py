@@ -27,6 +27,8 @@ What the verbs guarantee:
     stats    CPU time used and memory held by the whole tree now; None where it cannot be measured.
     execute  runs a command beside the program, with the same user, limits and files; ends it at the time-out.
     listening  the TCP ports that the tree listens on, lowest first; None where nobody can say. For explanations only.
+    endpoint where the program answers, where that is not the node's address and the launch's $PORT.
+    close    the agent leaves; whatever runs stays.
     remove   kill, then forget everything that the driver kept outside the instance's directory.
     strays   ids of instances of this node that have processes, however they came to be.
 """
@@ -71,7 +73,8 @@ class Capabilities:
 @dataclass(frozen=True, slots=True)
 class Launch:
     """One instance to run. `directory` is its own on this host; `tree` the unpacked release, shared, not to be written;
-    `home` the one place where it may keep files. `cpu_weight` 1.0 is normal; `cpu_limit` in cores."""
+    `home` the one place where it may keep files. `cpu_weight` 1.0 is normal; `cpu_limit` in cores. `image` is the
+    engine's id of the release when that is an image and no folder; an empty `command` is then the image's own."""
 
     instance_id: int
     app_id: int
@@ -86,6 +89,7 @@ class Launch:
     cpu_weight: float = 1.0
     cpu_limit: float | None = None
     hostname: str = "omni"
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +104,22 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
+    """`network_*` count from the start; None where the network is shared with others."""
+
     cpu_us: int | None
     memory_bytes: int | None
     memory_limit_bytes: int | None
+    network_rx_bytes: int | None = None
+    network_tx_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a program answers on this host. `routed`: the ingress is to go there too."""
+
+    host: str
+    port: int
+    routed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +163,12 @@ class Runtime(ABC):
     async def execute(self, launch: Launch, handle: Handle, command: str, timeout_s: float) -> Executed: ...
 
     async def listening(self, handle: Handle) -> tuple[int, ...] | None:
+        return None
+
+    async def endpoint(self, handle: Handle) -> Endpoint | None:
+        return None
+
+    async def close(self) -> None:
         return None
 
     @abstractmethod

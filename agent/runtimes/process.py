@@ -18,15 +18,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from agent import clock, procfs
-from agent.runtimes import watcher
+from agent.runtimes import inside, watcher
 from agent.runtimes.base import (
     Capabilities,
     Executed,
@@ -46,14 +44,9 @@ from sandbox import bubblewrap, cgroups, identity
 from sandbox.cgroups import Group
 from sandbox.probe import Facts
 
-PIDS = 1024
-TMP_MB = 256
 _OUTPUT = 2000
 _POLITE_S = 0.2
 _REMOVE_TRIES = 40
-_PATH = (
-    "/app/.venv/bin:/app/node_modules/.bin:/app/bin:{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-)
 
 
 class ProcessRuntime(Runtime):
@@ -188,20 +181,19 @@ class ProcessRuntime(Runtime):
         uid = identity.uid_for("app", launch.app_id, self._uid_base)
         binds = [
             *bubblewrap.runtime_binds(),
-            bubblewrap.Bind(str(launch.tree), "/app"),
-            bubblewrap.Bind(str(launch.home), "/home/app", writable=True),
+            bubblewrap.Bind(str(launch.tree), inside.TREE),
+            bubblewrap.Bind(str(launch.home), inside.HOME, writable=True),
         ]
-        defaults = {"HOME": "/home/app", "PATH": _path(), "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108 (inside)
         return bubblewrap.Spec(
             argv=argv,
-            env={**defaults, **launch.env},
-            cwd="/app",
+            env={**inside.environment(), **launch.env},
+            cwd=inside.TREE,
             binds=binds,
             uid=uid,
             gid=uid,
             die_with_parent=die_with_parent,
             hostname=launch.hostname,
-            tmp_mb=TMP_MB,
+            tmp_mb=inside.TMP_MB,
         )
 
     def _command(
@@ -260,7 +252,7 @@ class ProcessRuntime(Runtime):
             return None
         name = self._group_name(launch.instance_id)
         try:
-            return Group.create(name, launch.memory_bytes, launch.cpu_limit, launch.cpu_weight, PIDS)
+            return Group.create(name, launch.memory_bytes, launch.cpu_limit, launch.cpu_weight, inside.PIDS)
         except (cgroups.Unavailable, OSError) as error:
             raise Unavailable(f"cannot limit it: {error}") from error
 
@@ -293,12 +285,6 @@ def _append(path: Path, uid: int | None) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _path() -> str:
-    node = shutil.which("node")
-    extra = f":{Path(node).resolve().parent}" if node else ""
-    return _PATH.format(sys.base_prefix) + extra
 
 
 def _run(argv: list[str], env: dict[str, str], timeout_s: float) -> Executed:

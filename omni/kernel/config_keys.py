@@ -168,6 +168,14 @@ class Agent(Section):
     )
     memory_mb: Count | None = key(None, "memory for instances; default: this host's, divided by its nodes")
     labels: dict[str, str] = key({}, "labels of this host's nodes, for placement constraints")
+    docker: Annotated[str, Field(pattern=r"^(auto|off|unix:///\S+|tcp://\S+)$")] = key(
+        "auto",
+        "engine of the docker runtime: `unix://PATH`, `tcp://HOST:PORT`, `off`, or `auto`: /var/run/docker.sock or "
+        "/run/podman/podman.sock, whichever is there",
+    )
+    docker_subnets: Annotated[str, Field(pattern=r"^[0-9.]+/[0-9]+$")] = key(
+        "10.208.0.0/12", "IPv4 network out of which each app's container network takes a /24"
+    )
 
 
 class Artifacts(Section):

@@ -144,6 +144,8 @@ def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[s
         "log_max_bytes": config.limits.log_max_bytes,
         "uid_base": users.base_of(config),
         "bwrap_bin": config.binaries.bwrap,
+        "docker": config.agent.docker,
+        "docker_subnets": config.agent.docker_subnets,
         "tls": str(config.node_dir(member) / "agent-tls") if config.several_hosts else None,
     }
 

@@ -81,13 +81,13 @@ class DockerEngine:
         return {**os.environ, "DOCKER_HOST": self.url, "DOCKER_BUILDKIT": "0", "COMPOSE_DOCKER_CLI_BUILD": "0",
                 "DOCKER_CONFIG": str(self.folder / "client")}  # fmt: skip
 
-    def start(self) -> None:
-        """Raises RuntimeError with the last lines of its log."""
+    def start(self, *options: str) -> None:
+        """Also after `kill`. Raises RuntimeError with the last lines of its log."""
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = ["dockerd", "--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec"),
                 "--pidfile", str(self.folder / "pid"), "--host", self.url, "--group", "root", "--bridge", "none",
                 "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--cgroup-parent", f"/{self._cgroup}",
-                "--log-level", "warn"]  # fmt: skip
+                "--log-level", "warn", *options]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + _START_S
@@ -96,8 +96,21 @@ class DockerEngine:
                 raise RuntimeError("dockerd did not start: " + (self.folder / "log").read_text()[-2000:])
             time.sleep(0.1)
 
+    def kill(self) -> None:
+        """SIGKILL to the daemon alone: what runs in it runs on, or not, as its options say."""
+        self._end_daemon((signal.SIGKILL,))
+        note = self.folder / "exec" / "containerd" / "containerd.pid"
+        with contextlib.suppress(OSError, ValueError):
+            pid, deadline = int(note.read_text()), time.monotonic() + _STOP_S
+            while Path(f"/proc/{pid}").exists() and not proc.is_zombie(pid) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            note.unlink()  # dockerd takes a zombie that nobody reaps for a containerd that is about to answer
+
     def stop(self, *, keep_images: bool = False) -> None:
         """Containers, networks, the daemon and (unless images are kept) the whole folder."""
+        if self.folder.exists() and self._try("version").returncode != 0:
+            with contextlib.suppress(RuntimeError):  # one that was killed: what it ran can be ended only by another
+                self.start()
         if self.socket.exists():
             for what, remove in (("container", ["rm", "--force", "--volumes"]), ("network", ["network", "rm"])):
                 query = ["ps", "--all", "--quiet"] if what == "container" else ["network", "ls", "-qf", "type=custom"]
@@ -114,12 +127,12 @@ class DockerEngine:
         if not keep_images:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _end_daemon(self) -> None:
+    def _end_daemon(self, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGKILL)) -> None:
         try:
             pid = int((self.folder / "pid").read_text())
         except (OSError, ValueError):
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in signals:
             deadline = time.monotonic() + _STOP_S
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, number)

@@ -22,7 +22,7 @@ _KINDS: tuple[tuple[str, Builder], ...] = (
 
 def detect(source: Source) -> Plan:
     """The plan for an upload. Raises BuildFailed; when nothing fits, the error says what was looked for."""
-    if source.runtime == "docker":
+    if source.runtime == "docker" and source.has(dockerfile.NAME):
         dockerfile.plan(source)
     if source.has(procfile.NAME):
         source = replace(source, procfile=procfile.parse(source.read(procfile.NAME)))

@@ -11,8 +11,8 @@ LOOKS_FOR = f"{NAME} (only for apps whose runtime is docker)"
 
 def plan(source: Source) -> Plan | None:
     """Asked first for runtime docker, last for any other."""
-    if source.runtime == "docker":
-        raise BuildFailed("runtime_not_available", "The runtime docker is not available here; use runtime process.")
+    if source.runtime == "docker" and source.has(NAME):
+        raise BuildFailed("dockerfile_not_supported", f"A {NAME} is not built yet; without one the upload is detected.")
     if source.has(NAME):
         raise BuildFailed(
             "dockerfile_needs_docker",

@@ -70,8 +70,7 @@ def test_which_files_make_which_kind(files: dict[str, str], builder: str, web: s
         ({"Procfile": ""}, "process", "bad_procfile", "web"),
         ({"Procfile": "x" * 2_000_000}, "process", "unreadable_file", "larger"),
         ({"Dockerfile": ""}, "process", "dockerfile_needs_docker", "runtime docker"),
-        ({"Dockerfile": "", "app.py": ""}, "docker", "runtime_not_available", "docker"),
-        ({"app.py": ""}, "docker", "runtime_not_available", "docker"),
+        ({"Dockerfile": "", "app.py": ""}, "docker", "dockerfile_not_supported", "Dockerfile"),
     ],
 )
 def test_what_cannot_be_built_says_why(

@@ -1,0 +1,477 @@
+"""The docker runtime: instances as containers of this host's engine, Docker or Podman.
+
+Owns the way from a `Launch` to a container and back; the parts are in `engine`. The engine is what remembers: a
+container carries platform, node and instance in its labels, and one name for each instance, so that an agent that
+restarts finds it, and a second start of the same instance is refused by the engine itself. A container is made anew at
+each start. What a program finds:
+
+* a release that is an image: the image's own files, user, command; what it writes is gone with the next start;
+* a release that is a folder: the same as in the process runtime's sandbox, the host's system read-only, /app, $HOME;
+* a network of its app's own; it listens on $PORT, which is the lowest port that its image exposes, if any.
+
+With the engine away everything runs on (`live-restore`, else containers end when the engine comes back); starts wait.
+An exit status above 128 counts as the signal it stands for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import logging
+import os
+import signal
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent import procfs
+from agent.config import Config, platform_of
+from agent.runtimes.base import (
+    Capabilities,
+    Endpoint,
+    Executed,
+    Handle,
+    Launch,
+    Observation,
+    Refused,
+    Runtime,
+    Stats,
+    Unavailable,
+    Unknown,
+)
+from agent.runtimes.engine import figures, launching, output
+from agent.runtimes.engine.client import OLDEST_API, Away, Declined, Engine, EngineError
+from agent.runtimes.engine.ends import Ends
+from agent.runtimes.engine.launching import Surroundings
+from agent.runtimes.engine.networks import Networks
+from agent.runtimes.engine.output import Output
+from agent.runtimes.shell import shell_line
+from agent.store import write_atomically
+from sandbox import bubblewrap, identity
+
+log = logging.getLogger(__name__)
+
+NOTE = "engine.json"
+_OUTPUT = 2000
+_KILL_DEADLINE_S = 15.0
+_OUTPUT_PATIENCE_S = 5.0
+_SETTLES_S = 0.2
+_NEVER_STARTS = ("executable file not found", "no such file or directory", "permission denied", "exec format error")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`address` is the node's: on loopback nobody but this host comes, and containers are reached at their own."""
+
+    node: str
+    platform: str
+    instances_dir: Path
+    address: str
+    uid_base: int
+    log_bytes: int
+    subnets: str
+
+
+class DockerRuntime(Runtime):
+    name = "docker"
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._networks = Networks(engine, settings.platform, settings.subnets)
+        self._ends = Ends(engine, settings.platform)
+        self._outputs: dict[str, Output] = {}
+        self._places: dict[str, figures.Place] = {}
+        self._settled: set[str] = set()
+
+    async def probe(self) -> Capabilities:
+        try:
+            info = await self._engine.call(lambda client: {**client.info(), "api": client.api_version})
+        except EngineError as error:
+            return Capabilities(False, "none", "none", "shared", [str(error)])
+        version = tuple(int(part) for part in str(info["api"]).split("."))
+        if version < OLDEST_API:
+            wanted = ".".join(map(str, OLDEST_API))
+            return Capabilities(
+                False, "none", "none", "shared", [f"the engine's API is {info['api']}; {wanted} is wanted"]
+            )
+        notes = [f"engine {info.get('ServerVersion', '?')} at {self._engine.url}"]
+        if not info.get("LiveRestoreEnabled"):
+            notes.append("live-restore is off: containers end and start again when the engine restarts")
+        limits = "none" if info.get("MemoryLimit") is False else f"cgroup-v{info.get('CgroupVersion', '1')}"
+        return Capabilities(True, "container", limits, "per app", notes)
+
+    async def start(self, launch: Launch) -> Handle:
+        try:
+            found = await self._find(launch.instance_id)
+            if found is not None:
+                if _runs(found):
+                    self._output(found["Id"], launch.instance_id).follow()
+                    return self._handle(found)
+                await self._clear(found["Id"], launch.instance_id)
+            made = await self._described(launch)
+            container = await self._engine.call(lambda client: _create(client, made))
+        except Away as error:
+            raise Unavailable(str(error)) from error
+        except Declined as error:
+            raise _of_create(error) from error
+        output.begin(launch.directory, container)
+        await self._run(container, launch)
+        self._output(container, launch.instance_id).follow()
+        return {"instance": launch.instance_id, "container": container}
+
+    async def _described(self, launch: Launch) -> launching.Container:
+        settings = self._settings
+        network = await self._networks.ensure(launch.app_id)
+        root = os.geteuid() == 0
+        uid = identity.uid_for("app", launch.app_id, settings.uid_base) if root else os.geteuid()
+        binds: tuple[tuple[str, str], ...] = ()
+        host_image = self._host_image
+        if not launch.image:
+            binds = tuple((bind.source, bind.target) for bind in bubblewrap.runtime_binds())
+            await self._engine.call(lambda client: _have_host_image(client, host_image))
+            launch.home.mkdir(mode=0o700, exist_ok=True)
+            if root:
+                os.chown(launch.home, uid, uid)
+        direct = _is_loopback(settings.address) and self._networks.is_here(launch.app_id)
+        around = Surroundings(
+            platform=settings.platform,
+            node=settings.node,
+            network=network,
+            log_bytes=settings.log_bytes,
+            uid=uid,
+            host_image=host_image,
+            binds=binds,
+            publish=None if direct else settings.address,
+        )
+        image: dict[str, Any] = {}
+        if launch.image:
+            image = await self._engine.call(lambda client: client.inspect_image(launch.image))
+        return launching.container(launch, image, around)
+
+    async def _run(self, container: str, launch: Launch) -> None:
+        try:
+            await self._engine.call(lambda client: client.start(container))
+        except Away as error:
+            raise Unknown(str(error)) from error
+        except Declined as error:
+            with contextlib.suppress(EngineError):  # nothing was started: leave nothing
+                await self._remove(container)
+            text = str(error)
+            if any(sign in text for sign in _NEVER_STARTS) and "bind" not in text:
+                raise Refused(f"its command cannot be started: {text}") from error
+            raise Unavailable(text) from error
+
+    async def recover(self, instance_id: int) -> Handle | None:
+        try:
+            found = await self._find(instance_id)
+        except EngineError as error:
+            raise Unknown(str(error)) from error
+        return None if found is None else self._handle(found)
+
+    async def observe(self, handle: Handle) -> Observation:
+        try:
+            state = (await self._inspect(handle))["State"]
+        except Declined as error:
+            if error.status == 404:
+                return Observation("absent")
+            raise Unknown(str(error)) from error
+        except Away as error:
+            raise Unknown(str(error)) from error
+        if state.get("Status") == "exited" and state.get("ExitCode") and handle["container"] not in self._settled:
+            await asyncio.sleep(_SETTLES_S)  # that it was for want of memory is told a moment after the end itself
+            self._settled.add(handle["container"])
+            return await self.observe(handle)
+        return _observation(state)
+
+    async def wait(self, handle: Handle) -> None:
+        container = str(handle["container"])
+        self._output(container, int(handle["instance"])).follow()
+        async with self._ends.of(container) as event:
+            while True:
+                # Nobody knows while the engine is away: the container runs on, so do we.
+                with contextlib.suppress(Away):
+                    if not await self._running(container):
+                        return
+                event.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), self._ends.pause_s)
+
+    async def stop(self, handle: Handle) -> None:
+        container = str(handle["container"])
+
+        def ask(client: Any) -> None:
+            asked = client.inspect_container(container)["Config"].get("StopSignal") or "SIGTERM"
+            client.kill(container, signal=asked)
+
+        try:
+            await self._engine.call(ask)
+        except Declined as error:
+            if error.status not in (404, 409):  # gone, or not running
+                raise Unknown(str(error)) from error
+        except Away as error:
+            raise Unknown(str(error)) from error
+
+    async def kill(self, handle: Handle) -> None:
+        container = str(handle["container"])
+        deadline = asyncio.get_running_loop().time() + _KILL_DEADLINE_S
+        try:
+            while _runs_by_state((await self._inspect(handle))["State"]):
+                with contextlib.suppress(Declined):  # it may have ended meanwhile
+                    await self._engine.call(lambda client: client.kill(container, signal="SIGKILL"))
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Unknown("it is still there after SIGKILL")
+                await asyncio.sleep(0.02)
+        except Declined as error:
+            if error.status != 404:
+                raise Unknown(str(error)) from error
+            return
+        except Away as error:
+            raise Unknown(str(error)) from error
+        if not await self._output(container, int(handle["instance"])).finish(_OUTPUT_PATIENCE_S):
+            log.warning("instance %s: the end of its output is still on its way", handle["instance"])
+
+    async def stats(self, handle: Handle) -> Stats:
+        place = await self._place(handle)
+        if place is None:
+            return Stats(None, None, None)
+        received, sent = place.network_bytes()
+        return Stats(place.cpu_us(), place.memory_bytes(), place.memory_limit_bytes(), received, sent)
+
+    async def execute(self, launch: Launch, handle: Handle, command: str, timeout_s: float) -> Executed:
+        container = str(handle["container"])
+        shell = ["/bin/sh", "-c", shell_line(command)]
+        try:
+            made = await self._engine.call(lambda client: client.exec_create(container, shell))
+            running = asyncio.ensure_future(self._engine.call(lambda client: _collect(client, made["Id"])))
+            done, _ = await asyncio.wait([running], timeout=timeout_s)
+            if not done:
+                await self._end(made["Id"], container)
+                running.add_done_callback(lambda task: task.cancelled() or task.exception())
+                return Executed(None, "")
+            said = running.result()
+            about = await self._engine.call(lambda client: client.exec_inspect(made["Id"]))
+        except EngineError as error:
+            raise Unknown(str(error)) from error
+        return Executed(about.get("ExitCode"), said[-_OUTPUT:].decode("utf-8", "replace"))
+
+    async def listening(self, handle: Handle) -> tuple[int, ...] | None:
+        place = await self._place(handle)
+        return None if place is None else place.listening()
+
+    async def endpoint(self, handle: Handle) -> Endpoint | None:
+        try:
+            about = await self._inspect(handle)
+        except EngineError as error:
+            raise Unknown(str(error)) from error
+        labels, networks = about["Config"]["Labels"], about["NetworkSettings"]["Networks"]
+        port = int(labels[launching.PORT])
+        addresses = [network["IPAddress"] for network in networks.values() if network.get("IPAddress")]
+        if not addresses or not self._networks.is_here(int(labels["omni.app"])):
+            return None
+        return Endpoint(addresses[0], port, routed=not about["HostConfig"].get("PortBindings"))
+
+    async def close(self) -> None:
+        await self._ends.close()
+        for one in self._outputs.values():
+            await one.close()
+        self._outputs.clear()
+        self._engine.close()
+
+    async def remove(self, handle: Handle) -> None:
+        container, instance_id = str(handle["container"]), int(handle["instance"])
+        await self.kill(handle)
+        try:
+            about = await self._inspect(handle)
+            await self._clear(container, instance_id)
+            await self._networks.leave(int(about["Config"]["Labels"]["omni.app"]))
+        except Declined as error:
+            if error.status != 404:
+                raise Unknown(str(error)) from error
+        except Away as error:
+            raise Unknown(str(error)) from error
+
+    async def strays(self) -> dict[int, Handle]:
+        return await self._all(self._settings.node)
+
+    async def of_all_nodes(self) -> dict[int, Handle]:
+        """Containers of this platform, whichever node of this host they belong to."""
+        return await self._all(None)
+
+    async def _all(self, node: str | None) -> dict[int, Handle]:
+        try:
+            found = await self._list(launching.labels_of(self._settings.platform, node))
+        except EngineError as error:
+            raise Unknown(str(error)) from error
+        return {int(one["Labels"][launching.INSTANCE]): self._handle(one) for one in found}
+
+    @property
+    def _host_image(self) -> str:
+        return f"{self._settings.platform}-host:1"
+
+    async def leave(self) -> None:
+        """Nothing of this platform is to be left on the engine."""
+        with contextlib.suppress(EngineError):
+            await self._engine.call(lambda client: client.remove_image(self._host_image, noprune=True))
+
+    async def _find(self, instance_id: int) -> dict[str, Any] | None:
+        settings = self._settings
+        found = await self._list(launching.labels_of(settings.platform, settings.node or None, instance_id))
+        return found[0] if found else None
+
+    async def _list(self, labels: list[str]) -> list[dict[str, Any]]:
+        return await self._engine.call(lambda client: client.containers(all=True, filters={"label": labels}))
+
+    async def _inspect(self, handle: Handle) -> dict[str, Any]:
+        return await self._engine.call(lambda client: client.inspect_container(str(handle["container"])))
+
+    async def _running(self, container: str) -> bool:
+        try:
+            return _runs_by_state((await self._inspect({"container": container}))["State"])
+        except Declined:
+            return False
+
+    async def _clear(self, container: str, instance_id: int) -> None:
+        """Nothing of an ended container is needed any more, once its output is here."""
+        await self._output(container, instance_id).finish(_OUTPUT_PATIENCE_S)
+        await self._remove(container)
+        one = self._outputs.pop(container, None)
+        if one is not None:
+            await one.close()
+        self._places.pop(container, None)
+        self._settled.discard(container)
+
+    async def _remove(self, container: str) -> None:
+        try:
+            await self._engine.call(lambda client: client.remove_container(container, v=True, force=True))
+        except Declined as error:
+            if error.status not in (404, 409):  # gone, or going
+                raise
+
+    async def _place(self, handle: Handle) -> figures.Place | None:
+        container = str(handle["container"])
+        known = self._places.get(container)
+        if known is None or not Path(f"/proc/{known.pid}").exists():
+            try:
+                pid = int((await self._inspect(handle))["State"]["Pid"])
+            except EngineError as error:
+                raise Unknown(str(error)) from error
+            known = figures.place_of(pid, container)
+            if known is None:
+                return None
+            self._places[container] = known
+        return known
+
+    async def _end(self, execution: str, container: str) -> None:
+        """A command that took too long: the engine has no call for that, so its processes are ended here."""
+        with contextlib.suppress(EngineError, OSError):
+            pid = int((await self._engine.call(lambda client: client.exec_inspect(execution)))["Pid"])
+            if figures.place_of(pid, container) is not None:
+                for below in procfs.descendants(procfs.scan(), {pid}):
+                    os.kill(below, signal.SIGKILL)
+
+    def _output(self, container: str, instance_id: int) -> Output:
+        if container not in self._outputs:
+            directory = self._settings.instances_dir / str(instance_id)
+            self._outputs[container] = Output(self._engine, container, directory, lambda: self._running(container))
+        return self._outputs[container]
+
+    @staticmethod
+    def _handle(found: dict[str, Any]) -> Handle:
+        return {"instance": int(found["Labels"][launching.INSTANCE]), "container": str(found["Id"])}
+
+
+def of(config: Config) -> DockerRuntime:
+    """The runtime as the agent's configuration has it; also while no engine is there."""
+    instances_dir = Path(config.instances_dir)
+    settings = Settings(
+        node=config.node,
+        platform=config.platform,
+        instances_dir=instances_dir,
+        address=config.address,
+        uid_base=config.uid_base,
+        log_bytes=config.log_max_bytes,
+        subnets=config.docker_subnets,
+    )
+    instances_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(instances_dir / NOTE, {"engine": config.docker, "subnets": config.docker_subnets})
+    return DockerRuntime(Engine(config.docker), settings)
+
+
+def noted(instances_dir: Path) -> DockerRuntime | None:
+    """For whoever ends everything below a directory: the runtime that its agents used, if there is an engine."""
+    try:
+        note = json.loads((instances_dir / NOTE).read_bytes())
+        engine, subnets = Engine(str(note["engine"])), str(note["subnets"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not engine.url:
+        return None
+    return DockerRuntime(engine, Settings("", platform_of(instances_dir), instances_dir, "", 0, 0, subnets))
+
+
+def _create(client: Any, made: launching.Container) -> str:
+    return str(client.create_container(**made.config, host_config=client.create_host_config(**made.host))["Id"])
+
+
+def _of_create(error: Declined) -> Exception:
+    text = str(error)
+    if error.status == 400:
+        return Refused(f"the engine refuses the container: {text}")
+    if error.status == 409:
+        return Unknown(text)  # the name is taken: another start was quicker
+    return Unavailable(text)
+
+
+def _have_host_image(client: Any, name: str) -> None:
+    """An image with nothing in it: everything that a folder's program needs is mounted."""
+    from docker.errors import ImageNotFound
+
+    try:
+        client.inspect_image(name)
+        return
+    except ImageNotFound:
+        pass
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for folder in ("app", "home", "home/app", "tmp", "etc", "usr", "proc", "sys", "dev"):
+            info = tarfile.TarInfo(folder)
+            info.type, info.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(info)
+    repository, _, tag = name.partition(":")
+    client.import_image_from_data(data.getvalue(), repository=repository, tag=tag)
+
+
+def _collect(client: Any, execution: str) -> bytes:
+    """The end of what it says; a command that says much is not kept whole."""
+    said = b""
+    for piece in client.exec_start(execution, stream=True):
+        said = (said + piece)[-4 * _OUTPUT :]
+    return said
+
+
+def _observation(state: dict[str, Any]) -> Observation:
+    if _runs_by_state(state):
+        return Observation("running")
+    if state.get("Status") == "created":
+        return Observation("absent")  # it was never begun
+    code = int(state.get("ExitCode", 0))
+    oom = bool(state.get("OOMKilled")) and code != 0
+    if code > 128:
+        return Observation("ended", signal=code - 128, oom=oom)
+    return Observation("ended", code=code, oom=oom)
+
+
+def _runs(found: dict[str, Any]) -> bool:
+    return found.get("State") in ("running", "paused", "restarting")
+
+
+def _runs_by_state(state: dict[str, Any]) -> bool:
+    return bool(state.get("Running") or state.get("Paused"))
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address in ("localhost", "::1")
