@@ -72,7 +72,7 @@ class DockerEngine:
         return f"unix://{self.socket}"
 
     @property
-    def _cgroup(self) -> str:
+    def cgroup(self) -> str:
         return f"omni-engine-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]}"
 
     @property
@@ -86,7 +86,7 @@ class DockerEngine:
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = ["dockerd", "--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec"),
                 "--pidfile", str(self.folder / "pid"), "--host", self.url, "--group", "root", "--bridge", "none",
-                "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--cgroup-parent", f"/{self._cgroup}",
+                "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--cgroup-parent", f"/{self.cgroup}",
                 "--log-level", "warn", *options]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -121,7 +121,7 @@ class DockerEngine:
             target = line.split()[1]
             if target.startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "--lazy", target], timeout=20, check=False)
-        for path in Path("/sys/fs/cgroup").glob(f"**/{self._cgroup}"):
+        for path in Path("/sys/fs/cgroup").glob(f"**/{self.cgroup}"):
             with contextlib.suppress(OSError):
                 path.rmdir()
         if not keep_images:

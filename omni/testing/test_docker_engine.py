@@ -36,4 +36,4 @@ def test_an_engine_runs_a_container_and_leaves_nothing() -> None:
     assert not folder.exists()
     assert not Path(f"/proc/{daemon}").exists() or os.waitpid(daemon, os.WNOHANG)
     assert str(folder) not in Path("/proc/mounts").read_text()
-    assert not list(Path("/sys/fs/cgroup").glob("*/omni-engine-*"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{engine.cgroup}"))
