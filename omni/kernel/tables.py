@@ -23,6 +23,8 @@ TELEMETRY_MODELS: dict[str, str] = {
     "instances.requestoffset": "instances_requestoffset",
     "instances.hostsample": "instances_hostsample",
     "instances.platformsample": "instances_platformsample",
+    "services.checkspan": "services_checkspan",
+    "services.beat": "services_beat",
 }
 
 # Tables outside the gate in the default database: Django's own bookkeeping that no one's app depends on.

@@ -7,9 +7,13 @@ import pytest
 from instances.states import DEPLOYMENT, INSTANCE, NODE
 from omni.kernel.transitions import TransitionTable
 from releases.states import BUILD
+from services.states import ALERT, NOTICE, REMEDY
 
 
-@pytest.mark.parametrize("table", [BUILD, INSTANCE, DEPLOYMENT, NODE], ids=lambda table: table.noun)
+_TABLES = [BUILD, INSTANCE, DEPLOYMENT, NODE, ALERT, NOTICE, REMEDY]
+
+
+@pytest.mark.parametrize("table", _TABLES, ids=lambda table: table.noun)
 def test_nothing_moves_back_and_every_state_has_one_owner(table: TransitionTable) -> None:
     assert table.faults() == []
 
