@@ -17,6 +17,7 @@ from pathlib import Path
 from agent import config as configs
 from agent import facts as host
 from agent import tls
+from agent.checks.talk import Talk
 from agent.config import BadConfig, Config
 from agent.control import ControlPlane
 from agent.fencing import Keeper, Lease
@@ -48,9 +49,9 @@ class Agent:
         self.store = Store(config.node, instances_dir, Path(config.state_dir))
         self.control = ControlPlane(config.control_plane, config.token, tls=tls.context(config.tls))
         self.lease = Lease(Path(config.state_dir), config.lease_s)
-        self.reporter = Reporter(
-            config.node, self.store.incarnation(), self.control, config.heartbeat_s, self._acknowledged
-        )
+        incarnation = self.store.incarnation()
+        self.reporter = Reporter(config.node, incarnation, self.control, config.heartbeat_s, self._acknowledged)
+        self.checks = Talk(config.node, incarnation, self.control)
         self.shipper = Shipper(config.node, self.control, config.log_lines_per_s, config.log_burst_lines)
         self.runtimes = runtimes_of(config, facts)
         self.supervisor = Supervisor(
@@ -85,6 +86,7 @@ class Agent:
             asyncio.create_task(self.supervisor.sweep_forever(), name="sweep"),
             asyncio.create_task(self._look_forever(), name="runtimes"),
             asyncio.create_task(self.supervisor.collect_forever(), name="collect"),
+            asyncio.create_task(self.checks.run(), name="checks"),
         ]
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -43,38 +43,54 @@ async def fetch(
     sink: Callable[[bytes], None] | None = None,
     connect_s: float = 2.0,
     tls: ssl.SSLContext | None = None,
+    connect_to: str = "",
+    head_only: bool = False,
 ) -> Response:
     """The whole answer, or WireError. With a `sink`, a 200's body goes there block by block instead of to memory.
 
-    `tls` is for https; without it the system's authorities count.
+    `tls` is for https; without it the system's authorities count. `connect_to` is the address to connect to in place
+    of the URL's host, whose name everything else goes by. With `head_only` no body is read.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            return await _exchange(request, limit, sink, min(connect_s, timeout_s), tls)
+            reached = _open(request.url, min(connect_s, timeout_s), tls, connect_to)
+            return await _exchange(request, limit, sink, reached, head_only)
     except TimeoutError as error:
         raise WireError(f"no answer from {request.url} within {timeout_s:g} s") from error
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
         raise WireError(f"{request.url}: {error or type(error).__name__}") from error
 
 
+async def _open(
+    url: str, connect_s: float, tls: ssl.SSLContext | None, connect_to: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    opening = asyncio.open_connection(
+        connect_to or parts.hostname, port, ssl=(tls or True) if secure else None, limit=_HEAD_LIMIT,
+        server_hostname=parts.hostname if secure and connect_to else None,
+    )  # fmt: skip
+    return await asyncio.wait_for(opening, connect_s)
+
+
 async def _exchange(
     request: Request,
     limit: int,
     sink: Callable[[bytes], None] | None,
-    connect_s: float,
-    tls: ssl.SSLContext | None,
+    reached: Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]],
+    head_only: bool,
 ) -> Response:
     parts = urlsplit(request.url)
-    secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
-    opening = asyncio.open_connection(parts.hostname, port, ssl=(tls or True) if secure else None, limit=_HEAD_LIMIT)
-    reader, writer = await asyncio.wait_for(opening, connect_s)
+    reader, writer = await reached
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         writer.write(_head(request, target, parts.netloc))
         writer.write(request.body)
         await writer.drain()
         status, headers = await _read_head(reader)
+        if head_only:
+            return Response(status, headers, b"")
         body = await _read_body(reader, request.method, status, headers, limit, sink if status == 200 else None)
         return Response(status, headers, body)
     finally:
