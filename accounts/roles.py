@@ -8,7 +8,7 @@ from __future__ import annotations
 READ = frozenset({"apps:read", "builds:read", "instances:read", "logs:read", "orgs:read", "events:read"})
 DEVELOP = frozenset({"apps:write", "builds:write", "instances:write"})
 ADMINISTER = frozenset({"tokens:read", "tokens:write", "orgs:write"})
-PLATFORM = frozenset({"platform:read", "platform:write", "metrics:read"})
+PLATFORM = frozenset({"platform:read", "platform:write", "metrics:read", "services:beat"})
 
 ROLE_SCOPES: dict[str, frozenset[str]] = {
     "viewer": READ,

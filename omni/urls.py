@@ -18,6 +18,7 @@ from omni.api.metrics import MetricsViewSet
 from omni.api.platform import HealthViewSet
 from releases.api import BuildViewSet, ReleaseViewSet
 from releases.api_internal import WorkerArtifactViewSet, WorkerBuildViewSet
+from services.api_agent import VantageViewSet
 
 urlpatterns = [
     path("", documents.root),
@@ -88,6 +89,9 @@ urlpatterns = [
     path("agent/samples", AgentViewSet.as_view({"post": "samples"})),
     path("agent/requests", AgentViewSet.as_view({"post": "requests"})),
     path("agent/drained", AgentViewSet.as_view({"post": "drained"})),
+    path("agent/checks", VantageViewSet.as_view({"get": "checks"})),
+    path("agent/verdicts", VantageViewSet.as_view({"post": "verdicts"})),
+    path("agent/spans", VantageViewSet.as_view({"post": "spans"})),
     path("agent/packages/<str:sha256>", AgentViewSet.as_view({"get": "package"})),
     # what build workers say and ask; not part of the public contract
     path("internal/builds/<int:build_id>/claim", WorkerBuildViewSet.as_view({"post": "claim"})),

@@ -63,6 +63,7 @@ def check(keys: Keys, sources: Sources, *, alone: bool = False) -> None:
     _check_domains(keys, sources)
     _check_outgoing(keys, sources)
     _check_alerts(keys, sources)
+    _check_services(keys, sources)
     if keys.failpoints and keys.environment == "production":
         fix = "remove it, or set OMNI_ENV=development on a machine of your own"
         sources.complain(("failpoints",), keys.failpoints, "breaks things on purpose, for tests of failures", fix)
@@ -303,6 +304,12 @@ def _check_outgoing(keys: Keys, sources: Sources) -> None:
             except ValueError:
                 fix = 'write networks like "10.0.0.0/8, 127.0.0.1"'
                 sources.complain(("outgoing", name), value, f"{text} is no network", fix)
+
+
+def _check_services(keys: Keys, sources: Sources) -> None:
+    names = [service.name for service in keys.services]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        sources.complain(("services",), name, "is the name of two services", "give each a name of its own")
 
 
 def networks(text: str) -> list[str]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic.config import JsonDict
 
+from omni.kernel.service_keys import ServiceKeys
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -87,6 +89,7 @@ class Timings(Section):
     rollup_retention_s: Seconds = key(
         30 * 86_400.0, "how long they are kept rolled up to ten minutes; at least `sample_retention_s`"
     )
+    check_retention_s: Seconds = key(3 * 86_400.0, "how long the results of service checks are kept")
     event_retention_s: Seconds = key(90 * 86_400.0, "how long events are kept")
     shutdown_s: Seconds = key(25.0, "how long `start.sh` waits for its processes before it kills them; below 30")
     session_s: Seconds = key(14 * 86_400.0, "how long a console session lasts")
@@ -292,5 +295,8 @@ class Keys(Section):
     artifacts: Artifacts = Artifacts()
     outgoing: Outgoing = Outgoing()
     alerts: Alerts = Alerts()
+    services: tuple[ServiceKeys, ...] = key(
+        (), "internal services that are watched from the start; docs/services.md shows the fields"
+    )
     secrets: Secrets = Secrets()
     binaries: Binaries = Binaries()

@@ -9,7 +9,6 @@ from omni.kernel.transitions import TransitionTable
 from releases.states import BUILD
 from services.states import ALERT, NOTICE, REMEDY
 
-
 _TABLES = [BUILD, INSTANCE, DEPLOYMENT, NODE, ALERT, NOTICE, REMEDY]
 
 

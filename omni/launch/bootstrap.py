@@ -197,7 +197,7 @@ def _https(config: Config) -> dict[str, Any] | None:
 
 def worker_settings(config: Config) -> dict[str, Any]:
     """The configuration as a build worker sees it: no database, no secret (it runs near other people's code)."""
-    left_out = {"secrets", "database_url", "telemetry_database_url", "broker_url", "alerts"}
+    left_out = {"secrets", "database_url", "telemetry_database_url", "broker_url", "alerts", "services"}
     data = config.model_dump(mode="json", exclude=left_out)
     data["artifacts"].pop("s3_secret_access_key")
     data["artifacts"]["s3_access_key_id"] = ""

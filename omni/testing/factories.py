@@ -15,6 +15,7 @@ from omni.kernel import clock
 from omni.kernel.context import Actor
 from omni.kernel.seal import seal
 from releases.models import Artifact, Build, Release
+from services.models import Service
 
 _numbers = itertools.count(1)
 
@@ -145,4 +146,24 @@ def make_instance(app: App, release: Release | None = None, node: Node | None = 
     release = release or Release.objects.filter(app=app).first() or make_release(app)
     fields = {"slot": 0, "status": "running", "health": "healthy", "memory_mb": 64, "cpu": 0.5, **fields}
     row: Instance = _save(Instance(app=app, release=release, node=node, created_at=clock.now(), **fields))
+    return row
+
+
+def make_service(name: str = "", *, check: dict[str, Any] | None = None, **fields: Any) -> Service:
+    now = clock.now()
+    columns: dict[str, Any] = {
+        "source": "api",
+        "interval_s": 10.0,
+        "timeout_s": 3.0,
+        "healthy_threshold": 2,
+        "unhealthy_threshold": 3,
+        "start_period_s": 0.0,
+        "severity": "critical",
+        "state_since": now,
+        "defined_at": now,
+        "created_at": now,
+        "updated_at": now,
+        "check_spec": check or {"type": "tcp", "host": "10.0.0.1", "port": 3306},
+    }
+    row: Service = _save(Service(name=name or f"service-{next(_numbers)}", **(columns | fields)))
     return row
