@@ -28,6 +28,8 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]
 class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
     """Look, don't touch: what can be done is done by verbs."""
 
+    change_list_template = "console/record_list.html"
+    change_form_template = "console/record.html"
     list_per_page = 50
     show_full_result_count = False  # no COUNT(*) over a large table
 

@@ -102,6 +102,7 @@ AXES_COOLOFF_TIME = 0.25  # hours
 AXES_CLIENT_IP_CALLABLE = "omni.rest.middleware.client_address"
 LOGIN_URL = "/admin/login/"
 LOGIN_REDIRECT_URL = "/admin/"
+LOGOUT_REDIRECT_URL = "/admin/login/"
 
 SESSION_COOKIE_AGE = int(CONFIG.timings.session_s)
 SESSION_COOKIE_HTTPONLY = True

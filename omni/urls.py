@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 from accounts.api import OrgViewSet, TokenViewSet
 from instances.api import InstanceViewSet
@@ -22,6 +22,9 @@ from services.api_agent import VantageViewSet
 
 urlpatterns = [
     path("", documents.root),
+    path("admin/", include("omni.pages.urls")),
+    path("admin/password_change/", documents.nothing),  # no verb changes a password, so no form does
+    path("admin/password_change/done/", documents.nothing),
     path("admin/", admin.site.urls),
     path("schema", documents.Schema.as_view(), name="schema"),
     path("docs", documents.Docs.as_view(), name="docs"),

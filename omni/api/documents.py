@@ -7,6 +7,7 @@ from django.shortcuts import render
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 
 from omni.kernel import problem_codes
+from omni.rest import problem
 
 
 class Schema(SpectacularJSONAPIView):
@@ -39,3 +40,8 @@ def problems(request: HttpRequest) -> HttpResponse:
 
 def root(_request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect("/admin/")
+
+
+def nothing(request: HttpRequest) -> HttpResponse:
+    """A page of Django's admin that this platform does not have."""
+    return problem.not_found(request)

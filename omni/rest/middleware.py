@@ -20,7 +20,7 @@ from omni.rest import index
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # No page asks another host for anything (Redoc would, for its maker's logo), and none can be framed.
 _PAGES = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
-_CONSOLE = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+_CONSOLE = "default-src 'self'; img-src 'self' data:"
 _POLICY = "{}; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 _PLAIN = ("/static/", "/admin/", "/health", "/cluster/")  # these say by themselves what they reflect, or nothing
 
