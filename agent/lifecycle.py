@@ -51,8 +51,9 @@ def rebooted(record: Record, boot_id: str) -> Record:
 
 
 def interrupted(record: Record) -> Record:
-    """Its process was ended from outside, with the platform or the host: no crash, it starts again at once."""
-    if record.handle is None or record.leaving or record.assignment.desired != "run":
+    """Its process was ended from outside, with the platform or the host: no crash, it starts again at once (but for
+    what runs once)."""
+    if record.handle is None or record.leaving or record.assignment.desired != "run" or record.assignment.once:
         return record
     return replace(record, leaving="restart", drain_until=None, kill_at=None)
 

@@ -129,7 +129,8 @@ def _start_when_due(it: Situation) -> Action:
 
 
 def _unwanted(record: Record) -> bool:
-    return record.assignment.desired != "run" or record.assignment.generation > record.observed.generation
+    wished = record.assignment
+    return wished.desired != "run" or (wished.generation > record.observed.generation and not wished.once)
 
 
 RULES: tuple[Callable[[Situation], Action | None], ...] = (

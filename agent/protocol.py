@@ -64,6 +64,7 @@ class Assignment:
     and at most `drain_max_s`; in between it ends as soon as `drained` says that no ingress has an open request at the
     instance. `command` is the user's own line (Procfile), run by `/bin/sh -c` in the sandbox.
     A `singleton` runs only under the node's lease: it ends with the lease and starts again under the next one.
+    What is to run `once` is never started a second time, whatever ended it: not after a reboot, nor on request.
     `remove` means: stopped for good, delete the instance's directory once its log is acknowledged.
     """
 
@@ -89,6 +90,7 @@ class Assignment:
     drain_s: float = 2.5
     drain_max_s: float = 2.5
     drained: bool = False
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -358,3 +358,14 @@ def test_restart_policies_say_what_an_end_by_itself_means():
         life.probe(True)
         ended = lifecycle.ended(life.record, Exit(AT, code=code), life.now, 0.5)
         assert ended.observed.status == status, policy
+
+
+@settings(max_examples=200)
+@given(st.lists(EVENTS, max_size=40))
+def test_what_runs_once_is_started_once_whatever_happens(events: list[tuple[str, Any]]):
+    life = fresh(restart_policy="never", once=True)
+    starts = life.settle().count("start")
+    for event, value in events:
+        happen(life, event, value)
+        starts += 0 if life.unavailable else life.settle().count("start")
+    assert starts <= 1

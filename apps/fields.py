@@ -125,6 +125,7 @@ class StrategyFields(StrictSerializer):
     keep_warm_s = serializers.FloatField(min_value=0, max_value=86400, required=False, allow_null=True)
     max_error_increase = serializers.FloatField(min_value=0, max_value=1, required=False, allow_null=True)
     max_latency_factor = serializers.FloatField(min_value=1, max_value=1000, required=False, allow_null=True)
+    release_timeout_s = serializers.FloatField(min_value=1, max_value=86400, required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs.get("max_surge") in (0, "0%") and attrs.get("max_unavailable") in (None, 0, "0%"):

@@ -40,7 +40,7 @@ def create_app(tx: Transaction, *, org: Org, fields: dict[str, Any]) -> tuple[Ap
     """
     fields = _with_processes(None, fields)
     others = _others(None, fields)
-    _check_quota(org, None, fields.get("instances", 1), fields.get("memory_mb", 512), others, new_apps=1)
+    check_quota(org, None, fields.get("instances", 1), fields.get("memory_mb", 512), others, new_apps=1)
     given = {name: fields[name] for name in (*_PLAIN_FIELDS, *CONFIG_FIELDS) if name in fields}
     if others != (0, 0):
         given |= {"other_instances": others[0], "other_memory_mb": others[1]}
@@ -69,7 +69,7 @@ def update_app(tx: Transaction, app: App, fields: dict[str, Any]) -> tuple[set[s
     values = {name: fields[name] for name in changed}
     if changed & {"instances", "memory_mb", "process_counts", "process_settings"}:
         others = _others(app, fields)
-        _check_quota(org, app, fields.get("instances", app.instances), fields.get("memory_mb", app.memory_mb), others)
+        check_quota(org, app, fields.get("instances", app.instances), fields.get("memory_mb", app.memory_mb), others)
         values |= {"other_instances": others[0], "other_memory_mb": others[1]}
     _check_singleton(app, fields)
     if "name" in changed:
@@ -293,7 +293,7 @@ def _check_singleton(app: App, fields: dict[str, Any]) -> None:
             raise InvalidInput(errors=[FieldError(pointer, "singleton", said)])
 
 
-def _check_quota(
+def check_quota(
     org: Org, app: App | None, instances: int, memory_mb: int, other: tuple[int, int], *, new_apps: int = 0
 ) -> None:
     if org.max_apps is None and org.max_instances is None and org.max_memory_mb is None:

@@ -41,6 +41,7 @@ class Strategy:
     keep_warm_s: float = 300.0
     max_error_increase: float = 0.02
     max_latency_factor: float | None = 2.0
+    release_timeout_s: float = 600.0
 
     @property
     def stepwise(self) -> bool:

@@ -45,6 +45,13 @@ class FakeApi:
     env: JSON = field(default_factory=lambda: {"A": "1", "PASSWORD": {"secret": True}})
     instances: list[JSON] = field(default_factory=list)
     members: list[JSON] = field(default_factory=list)
+    task: JSON = field(
+        default_factory=lambda: {
+            **dict.fromkeys(("node", "version", "created_by", "created_at", "started_at", "finished_at")),
+            "id": 4, "kind": "run", "status": "succeeded", "reason": "exited with code 0", "exit_code": 0,
+            "command": "",
+        }
+    )  # fmt: skip
     replayed: dict[str, JSON] = field(default_factory=dict)
     uploaded: dict[str, bytes] = field(default_factory=dict)
     index: int = 1
@@ -222,6 +229,13 @@ class FakeApi:
             return self._deployment_answer(call, parts, deployment)
         if verb in ("rollback", "release", "restart", "start", "stop"):
             return 202, {**deployment, "status": "pending"}
+        if verb == "run":
+            self.task |= {"command": call.json["command"], "env": call.json.get("env")}
+            return 202, self.task
+        if verb == "tasks" and len(parts) == 5 and parts[4] == "cancel":
+            return 202, self.task
+        if verb == "tasks":
+            return self._task_answer(call, parts)
         if verb == "scale":
             app["instances"] = call.json.get("instances", 1)
             app["processes"] = call.json.get("processes", {})
@@ -232,6 +246,11 @@ class FakeApi:
             return 200, {"env": self.env, "revision": 1}
         items = self._lines(call) if verb == "logs" else self.instances
         return 200, {"items": items, "next": None, "previous": None}
+
+    def _task_answer(self, call: Call, parts: list[str]) -> tuple[int, Any]:
+        if len(parts) == 5:
+            return 200, {"items": self._lines(call), "next": None, "previous": None, "ended": "succeeded"}
+        return 200, self.task if len(parts) == 4 else {"items": [self.task], "next": None, "previous": None}
 
     def _deployment_answer(self, call: Call, parts: list[str], shown: JSON) -> tuple[int, Any]:
         if len(parts) == 3:

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 import click
 
-from cli import app_commands, cluster_commands, deployment_commands, platform_commands, release_commands
+from cli import (
+    app_commands,
+    cluster_commands,
+    deployment_commands,
+    platform_commands,
+    release_commands,
+    task_commands,
+)
 from cli.session import Group, run
 
 VERSION = "0.1.0"
@@ -41,6 +48,8 @@ for _command in (
     app_commands.env,
     app_commands.logs,
     app_commands.open_app,
+    task_commands.run,
+    task_commands.tasks,
     cluster_commands.cluster,
     platform_commands.status,
     platform_commands.doctor,

@@ -27,7 +27,7 @@ from omni.rest.writes import Reply, check_revision, etag, expected_revision, no_
 
 _FIGURES = ("instance_id", "at_us", "cpu_percent", "memory_bytes", "memory_limit_bytes", "network_rx_bytes",
             "network_tx_bytes")  # fmt: skip
-_LOG_PARAMETERS = [
+LOG_PARAMETERS = [
     OpenApiParameter("stream", str, enum=["stdout", "stderr"]),
     OpenApiParameter("q", str, description="only lines that contain this, in whatever case"),
     OpenApiParameter("since", str, description="RFC 3339, or seconds ago such as 600s"),
@@ -95,12 +95,12 @@ class InstanceViewSet(LeanViewSet):
             body["series"] = series.of_instance(row.pk, span)
         return _tagged(request, body)
 
-    @extend_schema(operation_id="instance_logs", parameters=_LOG_PARAMETERS, responses={200: dict})
+    @extend_schema(operation_id="instance_logs", parameters=LOG_PARAMETERS, responses={200: dict})
     def logs(self, request: Request, app: str, instance_id: int) -> Response:
         row = access.instance(actor_of(request), app, instance_id)
         return log_queries.page(request, row.app_id, row.pk)
 
-    @extend_schema(operation_id="app_logs", parameters=_LOG_PARAMETERS, responses={200: dict})
+    @extend_schema(operation_id="app_logs", parameters=LOG_PARAMETERS, responses={200: dict})
     def app_logs(self, request: Request, app: str) -> Response:
         return log_queries.page(request, app_id(actor_of(request), app), None)
 

@@ -19,6 +19,7 @@ from instances.models import Deployment, Instance
 from instances.observe import Seen
 from instances.plan import actions as act
 from instances.states import DEPLOYMENT, INSTANCE, LEADER, DeploymentStatus, InstanceStatus
+from instances.tasks import services as tasks
 from instances.telemetry import compare, logs
 from omni.kernel.clock import rfc3339
 from omni.kernel.transitions import move
@@ -27,8 +28,8 @@ from releases.models import Release
 MOST_ACTIONS = 500  # of one transaction; the next tick goes on
 STEPS_KEPT = 200
 _TOLD = (
-    act.Place, act.Assign, act.Stop, act.Progress, act.Bake, act.Promote, act.Shift, act.Finish, act.FailDeployment,
-    act.Revert, act.GiveUp,
+    act.Prepare, act.Place, act.Assign, act.Stop, act.Progress, act.Bake, act.Promote, act.Shift, act.Finish,
+    act.FailDeployment, act.Revert, act.GiveUp,
 )  # fmt: skip
 
 
@@ -44,7 +45,11 @@ def apply(tx: Transaction, seen: Seen, plan: act.Plan) -> None:
     deployment = Deployment.objects.select_for_update().filter(app=app).order_by("-id").first()
     if (deployment.revision if deployment else None) != seen.deployment_revision:
         raise ObservedElsewise
-    rows = Instance.objects.select_for_update().filter(app=app, desired__in=("run", "stop")).order_by("id")
+    rows = (
+        Instance.objects.select_for_update()
+        .filter(app=app, desired__in=("run", "stop"), task__isnull=True)
+        .order_by("id")
+    )
     instances = {row.pk: row for row in rows}
     if {pk: row.revision for pk, row in instances.items()} != seen.instance_revisions:
         raise ObservedElsewise
@@ -167,6 +172,13 @@ class _Applying:
     def _advance(self, action: act.Action) -> int | None:
         assert self.deployment is not None  # noqa: S101 - such actions name one
         match action:
+            case act.Prepare():
+                task = tasks.begin_release_command(self.tx, self.app, self.deployment)
+                Deployment.objects.filter(pk=self.deployment.pk).update(
+                    release_task=task, revision=F("revision") + 1
+                )  # fmt: skip
+                self.tx.record("deployment.preparing", "deployment", self.deployment.pk, org_id=self.app.org_id,
+                               app_id=self.app.pk, change={"task": task.pk})  # fmt: skip
             case act.Begin():
                 self._move(DeploymentStatus.ROLLING, "deployment.started", reason=action.why[:300],
                            progress_at=self.tx.at)  # fmt: skip
@@ -198,8 +210,10 @@ class _Applying:
 
     def _fail(self, action: act.FailDeployment) -> int | None:
         shown: dict[str, Any] = {}
-        if action.instance is not None and action.instance in self.instances:
-            row = self.instances[action.instance]
+        row = self.instances.get(action.instance) if action.instance is not None else None
+        if row is None and action.instance is not None:  # of a release command
+            row = Instance.objects.filter(pk=action.instance, app=self.app).first()
+        if row is not None:
             shown = evidence.of_instance(row, logs.last_lines(row.pk))
         self._move(
             DeploymentStatus.FAILED, "deployment.failed", error_code=action.code, error_detail=action.why[:2000],

@@ -17,6 +17,7 @@ from instances.states import ENDED
 from omni.kernel.seal import SealBroken, unseal
 
 _log = logging.getLogger("omni.assignments")
+_TASK_CHECK = {"type": "process", "start_period_s": 0.0}  # it runs as soon as its process does
 _FIELDS = (
     "id", "app_id", "slot", "desired", "status", "generation",
     "observed_generation", "drained_by", "process_type", "memory_mb", "cpu", "app__name",
@@ -24,7 +25,7 @@ _FIELDS = (
     "app__org__name", "app__runtime", "release__number", "release__version", "release__package_id",
     "release__package__size", "release__process_types", "release__config_id", "release__config__cpu_limit",
     "release__config__health_check", "release__config__restart_policy", "release__config__stop_timeout_s",
-    "release__config__process_settings",
+    "release__config__process_settings", "task_id", "task__command", "task__env",
 )  # fmt: skip
 
 
@@ -43,6 +44,8 @@ def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any
     ended = row["status"] in ENDED
     try:
         env = _environment(row["release__config_id"]) if row["desired"] == "run" and not ended else {}
+        if row["task__env"] and row["desired"] == "run" and not ended:
+            env = {**env, **cast(dict[str, str], unseal(row["task__env"]))}
     except SealBroken as broken:
         _log.error("instance %d of %s: %s", row["id"], row["app__name"], broken)
         return {"id": row["id"], "unreadable": "environment"}
@@ -59,11 +62,11 @@ def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any
             "package": row["release__package_id"],
             "package_size": row["release__package__size"],
         },
-        "command": row["release__process_types"].get(row["process_type"], ""),
+        "command": row["task__command"] or row["release__process_types"].get(row["process_type"], ""),
         "process_type": row["process_type"],
         "generation": row["generation"],
         "runtime": row["app__runtime"],
-        "singleton": row["app__singleton"],
+        "singleton": row["app__singleton"] and row["task_id"] is None,
         "env": env,
         "memory_mb": row["memory_mb"],
         "cpu": row["cpu"],
@@ -78,6 +81,8 @@ def _own(row: dict[str, Any]) -> dict[str, Any]:
     of_app = {key: row[f"release__config__{key}"] for key in ("cpu_limit", "restart_policy", "stop_timeout_s")}
     own = settings.get(name, {})
     found = {key: own.get(key, value) for key, value in of_app.items()}
+    if row["task_id"] is not None:
+        return {**of_app, "restart_policy": "never", "once": True, "health_check": _TASK_CHECK}
     return {**found, "health_check": processes.check_of(settings, name, row["release__config__health_check"])}
 
 

@@ -22,6 +22,7 @@ from instances.observe import Seen
 from instances.placement import Pool
 from instances.plan.actions import Assign, Place, Plan, Purge, brief
 from instances.plan.planner import plan
+from instances.tasks import runner as task_runner
 from omni.kernel import clock, failpoints
 from omni.kernel.context import system
 from omni.kernel.errors import Conflict, TransitionRefused
@@ -130,7 +131,7 @@ class Controller:
         """Instances long gone, once their logs are older than they are kept."""
         if now >= self._forget_at:
             oldest = clock.now() - dt.timedelta(seconds=settings.CONFIG.timings.log_retention_s)
-            more = purge.forget_ended(oldest) == purge.BATCH
+            more = purge.BATCH in (purge.forget_ended(oldest), task_runner.forget_ended(oldest, purge.BATCH))
             self._forget_at = now + (0 if more else _FORGET_EVERY_S)
 
     def _close_ledgers(self, now: float) -> None:
@@ -190,7 +191,9 @@ class Controller:
         self._dirty.add(seen.app_id)
 
     def _purge(self, app_id: int) -> None:
-        if not purge.purge(app_id):
+        if task_runner.live_instances(app_id):  # they are being ended; their ends are events of the app
+            self._due[app_id] = clock.monotonic() + 1.0
+        elif not purge.purge(app_id):
             self._dirty.add(app_id)
 
     # -- nodes

@@ -16,19 +16,19 @@ from instances.states import ACTIVE_DEPLOYMENT, DeploymentStatus
 from omni.kernel.clock import rfc3339
 
 RECENT = 20
-PHASES = ("first", "paused_at", "baking_since", "promoted_at", "new_percent", "warm_until")
+PHASES = ("release_task_id", "first", "paused_at", "baking_since", "promoted_at", "new_percent", "warm_until")
 _TIMES = ("paused_at", "baking_since", "promoted_at", "warm_until", "finished_at")
 _NAMES = (
     "id", "app_id", "kind", "status", "version", "release", "previous_version", "previous_release", "instances",
     "strategy", "reason", "error_code", "error_detail", "created_by", "created_at", "progress_at", "finished_at",
-    "revision", "first", "paused_at", "baking_since", "promoted_at", "new_percent", "warm_until", "release_id",
-    "previous_id",
+    "revision", "release_task_id", "first", "paused_at", "baking_since", "promoted_at", "new_percent", "warm_until",
+    "release_id", "previous_id",
 )  # fmt: skip
 _SELECT = (
     "SELECT d.id, d.app_id, d.kind, d.status, r.version, r.number, p.version, p.number, d.desired_instances, "
     "d.strategy, d.reason, d.error_code, d.error_detail, d.created_by, d.created_at, d.progress_at, d.finished_at, "
-    "d.revision, d.first, d.paused_at, d.baking_since, d.promoted_at, d.new_percent, d.warm_until, d.release_id, "
-    "d.previous_release_id FROM instances_deployment d "
+    "d.revision, d.release_task_id, d.first, d.paused_at, d.baking_since, d.promoted_at, d.new_percent, d.warm_until, "
+    "d.release_id, d.previous_release_id FROM instances_deployment d "
     "LEFT JOIN releases_release r ON r.id = d.release_id LEFT JOIN releases_release p ON p.id = d.previous_release_id "
     "WHERE d.app_id = %s ORDER BY d.id DESC LIMIT %s"
 )
@@ -64,6 +64,7 @@ def show(row: dict[str, Any]) -> dict[str, Any]:
         "reason": row["reason"],
         "error": {"code": row["error_code"], "detail": row["error_detail"]} if row["error_code"] else None,
         "created_by": row["created_by"],
+        "release_task_id": row["release_task_id"],
         **phases(row["status"], strategy, {**row, **times}),
         "created_at": rfc3339(moment(row["created_at"])),
         "progress_at": rfc3339(moment(row["progress_at"])),
@@ -100,6 +101,8 @@ def phase_of(status: str, strategy: Mapping[str, Any], row: Mapping[str, Any]) -
     switched = row["new_percent"] == SWITCHED
     if status not in ACTIVE_DEPLOYMENT:
         return "warm" if switched and status == DeploymentStatus.SUCCEEDED else None
+    if status == DeploymentStatus.PENDING and row["release_task_id"] is not None:
+        return "preparing"
     if status != DeploymentStatus.ROLLING:
         return status
     if row["paused_at"] is not None:

@@ -1,7 +1,7 @@
 """One page of an app's instances, read by two statements made by hand.
 
-Owns the query behind `GET /app/<app>/instances`: the list that consoles poll. Composing it by the ORM costs more than
-running it.
+Owns the query behind `GET /app/<app>/instances`: the list that consoles poll. Those that run a task are not in it.
+Composing it by the ORM costs more than running it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _SELECT = (
     # as text, which costs the database less than the driver's dates cost us
     "CAST(i.started_at AS CHAR), CAST(i.created_at AS CHAR), CAST(i.finished_at AS CHAR), i.revision, i.process_type "
     "FROM instances_instance i "
-    "JOIN releases_release r ON r.id = i.release_id LEFT JOIN instances_node n ON n.id = i.node_id WHERE i.app_id = %s"
+    "JOIN releases_release r ON r.id = i.release_id LEFT JOIN instances_node n ON n.id = i.node_id "
+    "WHERE i.app_id = %s AND i.task_id IS NULL"
 )
 _LATEST = "SELECT instance_id, cpu_percent, memory_bytes FROM instances_latestsample WHERE app_id = %s AND at_us > %s"
 

@@ -10,6 +10,7 @@ from django.db import models
 
 from apps.models import App
 from instances.states import DeploymentStatus, InstanceStatus, NodeStatus
+from instances.tasks.models import Task
 from instances.telemetry.models import (
     HostSample,
     LatestSample,
@@ -26,7 +27,7 @@ from releases.models import Release
 
 __all__ = [
     "Deployment", "HostSample", "Instance", "LatestSample", "LogArrival", "LogCounter", "LogLine", "LogOffset", "Node",
-    "PlatformSample", "RequestOffset", "RequestSample", "Sample",
+    "PlatformSample", "RequestOffset", "RequestSample", "Sample", "Task",
 ]  # fmt: skip
 
 
@@ -83,6 +84,9 @@ class Deployment(models.Model):
     warm_until = models.DateTimeField(null=True)  # the old side is kept, without requests
     comparison = models.JSONField(default=dict)  # what both sides of a canary answered, when it was decided
 
+    prepares = models.BooleanField(default=False)  # the release has a command that comes before its instances
+    release_task = models.ForeignKey(Task, on_delete=models.SET_NULL, null=True, related_name="deployments")
+
     ledger = models.JSONField(null=True)  # requests while it ran; counted once the last of them are in
     ledger_due_at = models.DateTimeField(null=True)  # when that is
     created_by = models.CharField(max_length=160)
@@ -109,6 +113,7 @@ class Instance(models.Model):
     release = models.ForeignKey(Release, on_delete=models.CASCADE, related_name="instances")
     deployment = models.ForeignKey(Deployment, on_delete=models.SET_NULL, null=True, related_name="instances")
     process_type = models.CharField(max_length=32, default="web")
+    task = models.OneToOneField(Task, on_delete=models.CASCADE, null=True, related_name="instance")  # that it runs
     node = models.ForeignKey(Node, on_delete=models.PROTECT, null=True, related_name="instances")
     memory_mb = models.PositiveIntegerField()
     cpu = models.FloatField()

@@ -19,8 +19,9 @@ from apps.models import App
 from apps.strategy import Strategy
 from instances.models import Deployment, Instance, Node
 from instances.placement import NodeView, need_of
-from instances.plan.model import DeploymentView, Desired, InstanceView, Observed, ProcessSize, ReleaseView
+from instances.plan.model import CommandView, DeploymentView, Desired, InstanceView, Observed, ProcessSize, ReleaseView
 from instances.states import ON_NODE, InstanceStatus, NodeStatus
+from instances.tasks.states import ACTIVE as TASK_ACTIVE
 from instances.telemetry import compare
 from omni.kernel.models import Event
 from releases.models import Release
@@ -31,6 +32,7 @@ _RELEASE = (
 )  # fmt: skip
 _DEPLOYMENT = (
     "id", "app_id", "kind", "status", "serial", "strategy", "progress_at", "progress", "floor", "previous_floor",
+    "prepares", "release_task__status", "release_task__reason", "release_task__instance_number",
     "first", "paused_at", "promoted_at", "baking_since", "new_percent", "warm_until", "finished_at", "revision",
     *(f"release__{name}" for name in _RELEASE), *(f"previous_release__{name}" for name in _RELEASE),
 )  # fmt: skip
@@ -65,7 +67,9 @@ def observe(
     apps = list(App.objects.filter(id__in=app_ids).order_by("id").values(*_APP))
     deployments = _latest_deployments([app["id"] for app in apps])
     instances: dict[int, list[dict[str, Any]]] = {}
-    rows = Instance.objects.filter(app_id__in=[app["id"] for app in apps], desired__in=("run", "stop"))
+    rows = Instance.objects.filter(
+        app_id__in=[app["id"] for app in apps], desired__in=("run", "stop"), task__isnull=True
+    )  # fmt: skip
     for row in rows.order_by("id").values(*_INSTANCE):
         instances.setdefault(row["app_id"], []).append(row)
     return [_seen(app, deployments.get(app["id"]), instances.get(app["id"], []), nodes, watched_since) for app in apps]
@@ -162,7 +166,17 @@ def _deployment_view(row: dict[str, Any]) -> DeploymentView:
         new_percent=row["new_percent"],
         warm_until=row["warm_until"],
         finished_at=row["finished_at"],
+        command=_command_view(row),
     )
+
+
+def _command_view(row: dict[str, Any]) -> CommandView | None:
+    """The release command that comes before the rollout, as far as it is."""
+    if not row["prepares"]:
+        return None
+    status = row["release_task__status"]
+    state = "due" if status is None else "running" if status in TASK_ACTIVE else str(status)
+    return CommandView(state, row["release_task__reason"] or "", row["release_task__instance_number"])
 
 
 def _with_figures(view: DeploymentView, app_id: int) -> DeploymentView:

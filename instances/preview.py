@@ -21,7 +21,7 @@ from instances.plan.world import World
 
 MOST_ROUNDS = 400
 MOST_ACTIONS = 500
-_SHOWN = (act.Place, act.Assign, act.Stop, act.Bake, act.Promote, act.Shift)
+_SHOWN = (act.Prepare, act.Place, act.Assign, act.Stop, act.Bake, act.Promote, act.Shift)
 
 
 def plan_now(tx: Transaction, app: App) -> dict[str, Any]:

@@ -35,7 +35,7 @@ NO_VERSION: dict[str, Any] = {
 }  # fmt: skip
 _SUMMARY = (
     "SELECT process_type, desired, status, health FROM instances_instance "
-    "WHERE app_id = %s AND desired IN ('run', 'stop')"
+    "WHERE app_id = %s AND desired IN ('run', 'stop') AND task_id IS NULL"
 )  # fmt: skip
 
 
@@ -138,6 +138,7 @@ def show_deployment(row: Deployment, *, steps: bool = True, counts: bool = False
         "reason": row.reason,
         "error": {"code": row.error_code, "detail": row.error_detail} if row.error_code else None,
         "created_by": row.created_by,
+        "release_task_id": row.release_task_id,
         **deployment_rows.phases(row.status, row.strategy, _phase_columns(row)),
         "created_at": rfc3339(row.created_at),
         "progress_at": rfc3339(row.progress_at),

@@ -17,7 +17,7 @@ from consensus.gate import Transaction
 from instances import ledger, observe
 from instances.models import Deployment, Instance
 from instances.plan.model import CANCELLABLE, DeploymentView
-from instances.plan.opening import Opening, opening
+from instances.plan.opening import TRIED, Opening, opening
 from instances.plan.phases import SWITCHED
 from instances.rollout.traffic import Split
 from instances.states import API, DEPLOYMENT, LEADER, DeploymentStatus, InstanceStatus
@@ -48,7 +48,7 @@ def open_deployment(tx: Transaction, app: App) -> Deployment:
         strategy=strategy.whole(opened.strategy), reason=app.deploy_cause[:300], created_by=tx.actor.label,
         created_at=tx.at, progress_at=tx.at, paused_at=tx.at if opened.paused else None,
         promoted_at=tx.at if opened.promoted else None, baking_since=opened.baking_since,
-        new_percent=opened.new_percent,
+        new_percent=opened.new_percent, **_preparation(app, last, opened, release),
     )  # fmt: skip
     if opened.floor is None:  # only what this one makes is young enough
         row.floor = row.pk
@@ -58,6 +58,17 @@ def open_deployment(tx: Transaction, app: App) -> Deployment:
         change["carries_on"] = opened.first
     tx.record("deployment.created", "deployment", row.pk, org_id=app.org_id, app_id=app.pk, change=change)
     return row
+
+
+def _preparation(app: App, last: DeploymentView | None, opened: Opening, release: Release | None) -> dict[str, Any]:
+    """Whether the release's own command comes first: for what nobody has seen run. A scaling carries it on."""
+    if opened.first and last is not None:
+        found = Deployment.objects.filter(pk=last.id).values("prepares", "release_task_id").get()
+        return dict(found) if last.preparing else {}
+    tried = app.deploy_kind in TRIED and release is not None and processes.RELEASE in release.process_types
+    if not tried or release is None:
+        return {}
+    return {"prepares": opened.previous is None or opened.previous.id != release.pk}
 
 
 def _count(app: App) -> int:

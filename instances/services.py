@@ -128,6 +128,11 @@ def stop_instance(tx: Transaction, instance: Instance) -> Instance:
 
 
 def _change_instance(tx: Transaction, instance: Instance, event: str, change: dict[str, Any], **fields: Any) -> None:
+    if instance.task_id is not None:
+        raise Conflict(
+            "The instance runs a task, once.", code="instance_of_task",
+            next=f"POST /app/{instance.app_id}/tasks/{instance.task_id}/cancel",
+        )  # fmt: skip
     updated = Instance.objects.filter(pk=instance.pk, desired="run", status__in=ON_NODE - {InstanceStatus.STOPPING})
     if not updated.update(revision=F("revision") + 1, **fields):
         raise Conflict(f"The instance is {instance.status} and about to end.", code="instance_not_running")

@@ -10,6 +10,7 @@ from instances.api import InstanceViewSet
 from instances.api_agent import AgentViewSet
 from instances.api_deployments import DeploymentViewSet
 from instances.api_nodes import NodeViewSet
+from instances.tasks.api import TaskViewSet
 from omni.api import documents
 from omni.api.apps import AppViewSet
 from omni.api.cluster import ClusterViewSet
@@ -72,6 +73,11 @@ urlpatterns = [
     path("app/<str:app>/instances/<int:instance_id>/restart", InstanceViewSet.as_view({"post": "restart"})),
     path("app/<str:app>/instances/<int:instance_id>/stop", InstanceViewSet.as_view({"post": "stop"})),
     path("app/<str:app>/logs", InstanceViewSet.as_view({"get": "app_logs"})),
+    path("app/<str:app>/run", TaskViewSet.as_view({"post": "run"})),
+    path("app/<str:app>/tasks", TaskViewSet.as_view({"get": "list"})),
+    path("app/<str:app>/tasks/<int:task_id>", TaskViewSet.as_view({"get": "retrieve"})),
+    path("app/<str:app>/tasks/<int:task_id>/logs", TaskViewSet.as_view({"get": "logs"})),
+    path("app/<str:app>/tasks/<int:task_id>/cancel", TaskViewSet.as_view({"post": "cancel"})),
     path("nodes", NodeViewSet.as_view({"get": "list"})),
     path("nodes/<str:node>", NodeViewSet.as_view({"get": "retrieve"})),
     path("nodes/<str:node>/metrics", NodeViewSet.as_view({"get": "metrics"})),

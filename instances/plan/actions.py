@@ -19,6 +19,14 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """The release command runs, before anything of the release is started."""
+
+    deployment: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """A new instance; pending when `choice.node` is None. `replaces` are ended rows of the slot, dealt with by this.
     Slots are numbered for each process type."""
@@ -156,8 +164,8 @@ class Purge:
 
 
 Action = (
-    Begin | Place | Assign | Explain | Stop | Forget | Progress | Bake | Promote | Shift | Finish | FailDeployment
-    | Revert | GiveUp | Purge
+    Prepare | Begin | Place | Assign | Explain | Stop | Forget | Progress | Bake | Promote | Shift | Finish
+    | FailDeployment | Revert | GiveUp | Purge
 )  # fmt: skip
 
 

@@ -71,6 +71,8 @@ def crews(desired: Desired, observed: Observed, now: dt.datetime) -> list[Crew]:
     fleets = {name: _fleet(desired, wanted, name, rows, now) for name, rows in by_type.items()}
     if wanted.mode != "rolling" or desired.deployment is None:
         return [Crew(fleet) for fleet in fleets.values()]
+    if desired.deployment.preparing:
+        return [Crew(_as_it_was(desired, desired.deployment, fleet), True) for fleet in fleets.values()]
     trial = fleets[WEB].stage == "beside"
     busy = trial or not all(_settled(fleet) for fleet in fleets.values() if not _leaves(wanted, fleet))
     found = []

@@ -67,6 +67,15 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandView:
+    """The release command of a deployment. `state`: due (nothing was begun), running, or how it ended."""
+
+    state: str
+    why: str = ""
+    instance: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentView:
     """The app's newest deployment. `floor`: instances that an earlier deployment made are to be replaced (restart).
 
@@ -93,6 +102,12 @@ class DeploymentView:
     warm_until: dt.datetime | None = None
     finished_at: dt.datetime | None = None
     compared: Compared | None = None
+    command: CommandView | None = None
+
+    @property
+    def preparing(self) -> bool:
+        """Its release command has not succeeded yet: nothing of the new release may start."""
+        return self.status == "pending" and self.command is not None and self.command.state != "succeeded"
 
     @property
     def active(self) -> bool:

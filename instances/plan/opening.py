@@ -13,7 +13,7 @@ from typing import Literal
 from apps.strategy import Strategy
 from instances.plan.model import DeploymentView, ReleaseView
 
-_TRIED = frozenset({"deploy", "config"})  # kinds that bring something nobody has seen run
+TRIED = frozenset({"deploy", "config"})  # kinds that bring something nobody has seen run
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _resolved(
     if singleton:
         return replace(strategy, type="recreate")
     beside = previous is not None and release is not None and previous.id != release.id
-    tried = kind in _TRIED or (kind == "rollback" and strategy.type == "blue_green")
+    tried = kind in TRIED or (kind == "rollback" and strategy.type == "blue_green")
     return strategy if not strategy.stepwise or (beside and tried) else replace(strategy, type="rolling")
 
 

@@ -24,6 +24,7 @@ from instances.plan.actions import (
     GiveUp,
     Place,
     Plan,
+    Prepare,
     Progress,
     Purge,
     Revert,
@@ -45,6 +46,10 @@ def plan(desired: Desired, observed: Observed, now: dt.datetime) -> Plan:
     found = crews(desired, observed, now)
     web = found[0].fleet
     draft, step = Draft(), phases.Step()
+    if deployment is not None and desired.state != "deleted":
+        failed = _unprepared(deployment)
+        if failed is not None:
+            return _failed(desired, deployment, observed, failed)
     if deployment is not None:
         if web.mode == "rolling" and web.stage == "beside":
             step = phases.step(deployment, web, now, draft)
@@ -107,6 +112,14 @@ def _failure(
     if deployment.watched:
         return next(filter(None, (failure.afterwards(deployment, fleet, now) for fleet in fleets)), None)
     return None
+
+
+def _unprepared(deployment: DeploymentView) -> failure.Failure | None:
+    command = deployment.command
+    if not deployment.preparing or command is None or command.state in ("due", "running"):
+        return None
+    why = f"the release command {command.state.replace('_', ' ')}: {command.why}"
+    return failure.Failure("release_command_failed", why, command.instance)
 
 
 def _failed(desired: Desired, deployment: DeploymentView, observed: Observed, failed: failure.Failure) -> Plan:
@@ -181,6 +194,10 @@ def _advance(
     deployment = desired.deployment
     if deployment is None or not deployment.active or desired.state == "deleted":
         return False
+    if deployment.preparing:
+        if deployment.command is not None and deployment.command.state == "due" and not deployment.paused:
+            draft.actions.append(Prepare(deployment.id, "the release command comes before its instances"))
+        return True
     if deployment.status == "pending":
         draft.actions.insert(0, Begin(deployment.id, f"{deployment.kind}: {_aim(found)}"))
     if _reached(deployment, observed, found, moves):

@@ -14,6 +14,7 @@ from instances.plan import actions as act
 from instances.plan.model import (
     ANYWHERE,
     WEB,
+    CommandView,
     DeploymentView,
     Desired,
     InstanceView,
@@ -142,8 +143,10 @@ class World:
         assert self.deployment is not None  # noqa: S101
         anew: dict[str, object] = {"progress": None, "progress_at": self.now}
         match action:
+            case act.Prepare():
+                changes: dict[str, object] = {"command": CommandView("succeeded")}
             case act.Begin():
-                changes: dict[str, object] = {"status": "rolling"}
+                changes = {"status": "rolling"}
             case act.Progress():
                 changes = {"progress": action.measure, "progress_at": self.now}
             case act.Bake():

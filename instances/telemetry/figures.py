@@ -31,7 +31,7 @@ _APP = (
     "SELECT a.org_id, a.instances, a.desired_state, a.process_counts, a.process_types, i.id, i.status, i.health, "
     "i.restarts, i.process_type FROM apps_app a "
     "LEFT JOIN instances_instance i ON i.app_id = a.id AND i.desired = 'run' "
-    "AND i.status IN ('starting', 'running', 'crashed') WHERE a.id = %s"
+    "AND i.status IN ('starting', 'running', 'crashed') AND i.task_id IS NULL WHERE a.id = %s"
 )
 _LATEST = (
     "SELECT instance_id, cpu_percent, memory_bytes, memory_limit_bytes, network_rx_bytes, network_tx_bytes "

@@ -2,7 +2,7 @@
 
 Owns the stream's form and pace. Each item's `cursor` (or `id` of an event) is the stream's id, so `Last-Event-ID`
 resumes without a gap or a repeat, on any member. What many follow is read once for all of them (`sharing.py`); each
-follower's own rights are asked for again every half minute. Build logs end with the build.
+follower's own rights are asked for again every half minute. Logs of builds and tasks end with them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from omni.front.sharing import Hub, Listener, shown
 from omni.front.watching import Ask
 from omni.kernel import measures
 
-ROUTES = re.compile(r"/events|/app/[^/]+/logs|/app/[^/]+/instances/\d+/logs|/app/[^/]+/builds/\d+/logs")
+ROUTES = re.compile(r"/events|/app/[^/]+/logs|/app/[^/]+/(instances|builds|tasks)/\d+/logs")
 STREAM = "omni-stream"
 _FIRST_LINES = 100
 _PACE_S = (0.25, 1.0)

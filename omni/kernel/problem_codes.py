@@ -245,6 +245,19 @@ _ROWS = (
         "A release needs at least one process type.",
         "Add a Procfile with a line `web: <command>`.",
     ),
+    ("task_ended", 409, "The task has ended already.", "GET /app/<app>/tasks/<id> shows how."),
+    (
+        "too_many_tasks",
+        409,
+        "As many tasks of the app are under way as may be at a time.",
+        "Wait for one to end, or cancel one: POST /app/<app>/tasks/<id>/cancel.",
+    ),
+    (
+        "instance_of_task",
+        409,
+        "The instance runs a task, which runs once.",
+        "POST /app/<app>/tasks/<id>/cancel ends it; POST /app/<app>/run runs it anew.",
+    ),
     ("too_many_requests", 429, "Too many requests, or too many log-ins from this address.", _REPEAT),
     # The platform
     (
