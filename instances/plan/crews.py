@@ -142,7 +142,7 @@ def _leaves(wanted: Aim, fleet: Fleet) -> bool:
 
 
 def _settled(fleet: Fleet) -> bool:
-    return fleet.stage == "over" and all(fleet.satisfied(slot) for slot in fleet.slots)
+    return fleet.stage in ("over", "warm") and all(fleet.satisfied(slot) for slot in fleet.slots)
 
 
 def settled(among: Sequence[Crew]) -> int:
