@@ -46,6 +46,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def make_app(platform: Platform, name: str) -> dict[str, Any]:
     """An app with one instance on each node, served."""
     api = platform.api(platform.leader())
+    wait_for(lambda: [item["status"] for item in api.ok("GET", "/nodes")["items"]] == ["ready"] * 4, "four ready nodes")
     app = api.create(name, instances=4)
     assert api.built(name, "1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
     api.healthy(name, 4, "1")
@@ -179,6 +180,7 @@ def test_a_frozen_nodes_instances_run_on_until_it_wakes_and_then_end(platform: P
     lost = next(m for m in range(4) if m != leader)
     since = index(platform)
     victims = running_on(platform, "frozen", lost)
+    assert victims, "each node runs one"
     group = platform.supervisor(lost)
     with RequestLoop(platform, app) as loop:
         os.killpg(group, signal.SIGSTOP)
