@@ -43,6 +43,7 @@ class Controller:
     """One per leadership: a new leader makes a new one, which gives every node a full lease and looks at every app."""
 
     ages: Callable[[], dict[str, float]] = field(default_factory=lambda: heartbeats.own().ages)
+    patience_s: float = 0.0  # more than the lease, for nodes that were not heard of under this leader yet
     _key: int = -1
     _index: int = -1
     _dirty: set[int] = field(default_factory=set)
@@ -209,7 +210,7 @@ class Controller:
     def _judge_nodes(self, now: float) -> str:
         times = settings.CONFIG.timings
         members = {member.id for member in settings.CONFIG.members}
-        beats = nodes.beats(self._nodes, self.ages(), now - self._lease_from, members)
+        beats = nodes.beats(self._nodes, self.ages(), now - self._lease_from, members, self.patience_s)
         suspect_s = nodes.suspect_after(times.node_lease_s, times.heartbeat_s)
         verdicts = nodes.judge(beats, times.node_lease_s, suspect_s)
         told = []

@@ -75,13 +75,17 @@ def beats(
     ages: Mapping[str, float],
     lease_given_s: float,
     members: Collection[str] | None = None,
+    patience_s: float = 0.0,
 ) -> list[Beat]:
-    """All nodes; one that was not heard of since the lease was given has that long been silent."""
+    """All nodes; one that was not heard of since the lease was given has that long been silent.
+
+    `patience_s`: so much later the silence of those begins to count.
+    """
     found = []
     for node_id, name, status in found_nodes:
         age = ages.get(name)
         heard = age is not None and age <= lease_given_s
-        silent_s = age if heard and age is not None else lease_given_s
+        silent_s = age if heard and age is not None else max(lease_given_s - patience_s, 0.0)
         found.append(Beat(node_id, name, status, silent_s, heard, members is None or name in members))
     return found
 

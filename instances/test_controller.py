@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import replace
 
 import pytest
+from django.conf import settings
 
 from apps.models import App, ConfigRevision
 from consensus import gate
@@ -138,6 +139,26 @@ def test_a_new_leader_gives_every_node_a_full_lease(platform):
     controller = Controller(ages=dict)
     controller.tick()
     assert not Node.objects.filter(status="lost").exists()
+
+
+def test_after_a_cold_start_a_node_that_was_not_heard_of_yet_has_longer(platform):
+    """Its agent may still be starting beside everything else; one that was heard and fell silent gets no more."""
+    deployed(platform)
+    late, silent, _ = platform.node_names
+    begun = clock.monotonic()
+    platform.controller = Controller(ages=lambda: platform.ages, patience_s=10.0)
+    platform.ages.pop(late)
+    lease_s = settings.CONFIG.timings.node_lease_s
+    platform.later(lease_s + 2)
+    platform.controller._last_tick = clock.monotonic()
+    platform.ages[silent] = lease_s + 1
+    platform.controller.tick()
+    assert [node.name for node in Node.objects.filter(status="lost")] == [silent]
+    platform.later(10.0)
+    platform.controller._last_tick = clock.monotonic()
+    platform.controller.tick()
+    assert clock.monotonic() - begun > lease_s + 10
+    assert {node.name for node in Node.objects.filter(status="lost")} == {late, silent}
 
 
 def test_a_database_that_returns_gives_every_node_a_full_lease(platform):

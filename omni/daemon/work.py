@@ -15,17 +15,23 @@ from instances.telemetry.retention import Retention
 from omni.celery import app as celery
 from omni.daemon import retention
 from omni.daemon.loops import Loop
+from omni.kernel import clock
 from releases import copy_keeper
 from releases.copies import peers
 from releases.relay import Relay, celery_publisher
 
 CONTROLLER_S = 0.2  # an idle tick is one query; this bounds how late a change is noticed
 RELAY_S = 0.3
+# After a start of the whole platform the agents start too, and on a busy host one may need longer than its lease to be
+# heard: what runs there is to be adopted, not replaced. A leader that was there before has no such excuse to wait.
+COLD_START_S = 10.0
+_began = clock.monotonic()
 
 
 def leader_loops() -> list[Loop]:
     """New for each leadership: nothing that an earlier one remembered is carried over."""
-    controller, telemetry = Controller(), Retention()
+    cold = clock.monotonic() - _began < COLD_START_S
+    controller, telemetry = Controller(patience_s=COLD_START_S if cold else 0.0), Retention()
     relay = Relay(celery_publisher(celery))
 
     def ring() -> None:
