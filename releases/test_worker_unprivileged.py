@@ -88,6 +88,7 @@ def test_without_root_builds_are_isolated_by_a_user_namespace(room: Path) -> Non
     check(done, room, isolated=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_without_root_and_sandbox_builds_work_and_say_so(room: Path, tmp_path: Path) -> None:
