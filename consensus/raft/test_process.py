@@ -109,7 +109,6 @@ def test_a_leader_cut_off_stops_before_the_next_one_leads(three: RealMembers) ->
 
 
 def test_a_cut_off_follower_changes_nothing_when_it_returns(three: RealMembers) -> None:
-@pytest.mark.long
     leader = three.settle()
     term = three.client(leader).status()["term"]
     follower = next(port for port in three.ports if port != leader)
@@ -120,6 +119,9 @@ def test_a_cut_off_follower_changes_nothing_when_it_returns(three: RealMembers) 
         three.client(port).fault(drop=[])
     assert three.settle() == leader
     assert three.client(leader).status()["term"] == term
+
+
+@pytest.mark.long
 def test_kills_in_a_loop_lose_nothing_that_was_acknowledged(three: RealMembers) -> None:
     acknowledged: list[str] = []
     stop = threading.Event()
@@ -192,7 +194,6 @@ def test_a_member_that_could_not_lead_hands_over_to_one_that_could(three: RealMe
         while not stop.wait(0.2):
             three.client(able).announce(True)
 
-@pytest.mark.long
     daemon = threading.Thread(target=beat)
     daemon.start()
     try:
@@ -206,6 +207,9 @@ def test_a_member_that_could_not_lead_hands_over_to_one_that_could(three: RealMe
     finally:
         stop.set()
         daemon.join()
+
+
+@pytest.mark.long
 def test_idle_connections_between_followers_live(three: RealMembers) -> None:
     leader = three.settle()
     others = [port for port in three.ports if port != leader]

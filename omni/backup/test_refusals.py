@@ -94,7 +94,6 @@ def test_verify_tells_whose_an_archive_is(seeded: Place, place: Callable[..., Pl
 
 
 def test_a_database_in_use_is_replaced_only_when_asked(copied: Place, seeded: Place) -> None:
-@pytest.mark.long
     archive = seeded.folder / "backup"
     epoch = copied.fence()[1]
     said = copied.refused("cluster_restore", archive)
@@ -103,8 +102,10 @@ def test_a_database_in_use_is_replaced_only_when_asked(copied: Place, seeded: Pl
     assert copied.fence()[1] == epoch
     copied.manage("cluster_restore", archive, "--replace")
     assert copied.fence()[1] > epoch + 999
-def test_keys_decide_what_may_be_restored(seeded: Place, place: Callable[..., Place]) -> None:
+
+
 @pytest.mark.long
+def test_keys_decide_what_may_be_restored(seeded: Place, place: Callable[..., Place]) -> None:
     archive, goal = seeded.folder / "backup", place("goal")
     assert "there is no cluster.secret here: give --passphrase-file" in goal.refused("cluster_restore", archive)
     wrong = goal.folder / "wrong"
@@ -120,8 +121,10 @@ def test_keys_decide_what_may_be_restored(seeded: Place, place: Callable[..., Pl
     assert "the master key here does not open the secrets" in said
     shutil.copy(seeded.state / "master.key", goal.state)
     assert "Restored" in goal.manage("cluster_restore", archive)
-def test_a_backup_of_another_cluster_is_taken_over_only_by_name(seeded: Place, fresh: Place) -> None:
+
+
 @pytest.mark.long
+def test_a_backup_of_another_cluster_is_taken_over_only_by_name(seeded: Place, fresh: Place) -> None:
     archive, goal = seeded.folder / "backup", fresh
     theirs, ours = seeded.fence()[0], goal.fence()[0]
     arguments = ("cluster_restore", archive, "--replace")
@@ -136,8 +139,10 @@ def test_a_backup_of_another_cluster_is_taken_over_only_by_name(seeded: Place, f
     (goal.state / "master.key").write_text(own + (seeded.state / "master.key").read_text())
     goal.manage(*arguments, "--from", theirs)
     assert goal.fence()[0] == ours
-def test_a_damaged_artifact_is_named_and_can_be_left_out(copied: Place, place: Callable[..., Place]) -> None:
+
+
 @pytest.mark.long
+def test_a_damaged_artifact_is_named_and_can_be_left_out(copied: Place, place: Callable[..., Place]) -> None:
     bad, gone, *_ = sorted((copied.state / "artifacts").glob("*/*"))
     bad.write_bytes(b"x" * bad.stat().st_size)
     gone.unlink()
@@ -150,6 +155,9 @@ def test_a_damaged_artifact_is_named_and_can_be_left_out(copied: Place, place: C
     assert "2 artifacts were damaged" in copied.manage("cluster_backup", archive, "--verify")
     said = place("goal").manage("cluster_restore", archive, "--passphrase-file", copied.passphrase)
     assert f"artifact {gone.name} (upload) was not in the backup" in said
+
+
+@pytest.mark.long
 def test_half_a_platform_is_not_backed_up(place: Callable[..., Place], copied: Place) -> None:
     empty = place("empty")
     assert "no platform was ever started" in empty.refused("cluster_backup", empty.folder / "backup")

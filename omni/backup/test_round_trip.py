@@ -110,10 +110,11 @@ def test_a_backup_while_writes_go_on_is_of_one_moment(copied: Place) -> None:
 
 
 def _is_key(value: Any) -> bool:
-@pytest.mark.long
     return isinstance(value, int) and value >= 4096
-def test_memory_does_not_grow_with_the_log(place: Callable[..., Place]) -> None:
+
+
 @pytest.mark.long
+def test_memory_does_not_grow_with_the_log(place: Callable[..., Place]) -> None:
     big = place("big")
     big.seed(apps=2, lines=150_000)
     # Not ru_maxrss: a child begins with its parent's, and the parent is a whole test run.
@@ -124,6 +125,9 @@ def test_memory_does_not_grow_with_the_log(place: Callable[..., Place]) -> None:
     code, output = big.run("-c", peak, str(big.folder / "backup"))
     assert code == 0, output
     assert int(output.rsplit("peak ", 1)[1]) < 200
+
+
+@pytest.mark.long
 def test_telemetry_can_be_left_out(copied: Place, place: Callable[..., Place]) -> None:
     archive, goal = copied.folder / "lean", place("goal")
     copied.manage("cluster_backup", archive, "--without-telemetry", "--passphrase-file", copied.passphrase)

@@ -50,7 +50,6 @@ def test_a_database_is_adopted_by_name_with_its_secrets(
     assert "the environments of 5 apps were sealed with another master key" in said
     assert theirs.fence()[:2] == (cluster_id, epoch)
 
-@pytest.mark.long
     bring_master_key(theirs, ours)
     said = ours.manage("cluster_adopt", "--from", cluster_id)
     assert "5 artifacts are not in" in said
@@ -62,6 +61,9 @@ def test_a_database_is_adopted_by_name_with_its_secrets(
     assert kinds[:2] == ["cluster.adopted", "nodes.to_report_anew"]
     assert "belongs to this cluster already" in ours.refused("cluster_adopt", "--from", owner)
     assert f"belongs to cluster {owner}" in theirs.refused("cluster_adopt")
+
+
+@pytest.mark.long
 def test_secrets_are_given_up_only_when_said(two: tuple[Place, Place]) -> None:
     theirs, ours = two
     said = ours.manage("cluster_adopt", "--from", theirs.fence()[0], "--give-up-secrets")
@@ -69,7 +71,6 @@ def test_secrets_are_given_up_only_when_said(two: tuple[Place, Place]) -> None:
 
 
 def test_nobody_adopts_what_is_in_use(two: tuple[Place, Place]) -> None:
-@pytest.mark.long
     theirs, ours = two
     bring_master_key(theirs, ours)
     cluster_id, epoch, index = theirs.fence()
@@ -83,14 +84,19 @@ def test_nobody_adopts_what_is_in_use(two: tuple[Place, Place]) -> None:
         writer.communicate()
     assert "Stop both clusters first" in said
     assert theirs.fence()[:2] == (cluster_id, epoch)
-def test_the_epoch_passes_every_one_that_an_agent_here_has_seen(two: tuple[Place, Place]) -> None:
+
+
 @pytest.mark.long
+def test_the_epoch_passes_every_one_that_an_agent_here_has_seen(two: tuple[Place, Place]) -> None:
     theirs, ours = two
     agent = ours.state / "node-8000" / "agent"
     agent.mkdir(parents=True)
     (agent / "applied.json").write_text('{"cluster_id": "x", "epoch": 5000, "index": 7}')
     ours.manage("cluster_adopt", "--from", theirs.fence()[0], "--give-up-secrets")
     assert theirs.fence()[1] == 6_000
+
+
+@pytest.mark.long
 def test_an_empty_database_needs_no_adoption(place: Callable[..., Place], fresh: Place, tmp_path: Path) -> None:
     ours = fresh
     assert "holds no cluster.secret" in place("never-started").refused("cluster_adopt")
