@@ -76,6 +76,7 @@ install_servers() {
   command -v setpriv >/dev/null || missing+=(util-linux)
   PATH="$PATH:/usr/sbin" command -v dockerd >/dev/null || missing+=(docker.io) # its tests start engines of their own
   command -v busybox >/dev/null || missing+=(busybox-static)
+  command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core) # the console's tests look at it
   if [ ${#missing[@]} -gt 0 ]; then
     if ! may_apt; then
       echo "missing: ${missing[*]}. Run as root on Debian, or install them; OMNI_TEST_DATABASE_URL names a server elsewhere." >&2

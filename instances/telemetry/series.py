@@ -116,6 +116,8 @@ def _requests(app_id: int, span: Span) -> dict[int, dict[str, Any]]:
         found[bucket] = {
             "requests_per_second": round(requests / (span.step_us / 1e6), 3),
             "error_rate": round(failed / requests, 5) if requests else None,
+            "p50_ms": quantiles.quantile(counts, 0.5),
             "p95_ms": quantiles.quantile(counts, 0.95),
+            "p99_ms": quantiles.quantile(counts, 0.99),
         }
     return found

@@ -114,7 +114,7 @@ def _ask(request: HttpRequest, action: Action, path: str, body: dict[str, Any] |
             if name not in ("step", "csrfmiddlewaretoken", "key")]  # fmt: skip
     values = {
         "action": action, "plan": plan, "kept": kept, "key": secrets.token_hex(16), "path": path,
-        "question": action.question.format_map(_Words(request.POST)),
+        "question": _said(action.question, request),
         "body": orjson.dumps(body).decode() if body else "", "back": _back(request),
         "changes": action.changes(body, request.POST),
         "typed": action.typed and request.POST.get(action.typed, ""),
@@ -128,7 +128,7 @@ def _do(request: HttpRequest, action: Action, path: str, body: dict[str, Any] | 
     found = call(request, action.method, path, body, query=_query(request), key=_key(request))
     if not found.ok:
         return _refused(request, action.name, found)
-    said = action.done.format_map(_Words(request.POST)) + plans.outcome(found.body)
+    said = _said(action.done, request) + plans.outcome(found.body)
     secret = str(found.body.get("token") or "")
     if secret:
         return _shown(request, "secret.html", action.title, {"secret": secret, "back": _back(request)})
@@ -180,6 +180,11 @@ def _back(request: HttpRequest) -> str:
     path = "/" + given.split("/", 3)[-1] if "://" in given else given
     fine = path.startswith("/admin/") and url_has_allowed_host_and_scheme(path, allowed_hosts=None)
     return path if fine and not path.startswith("/admin/do/") else "/admin/"
+
+
+def _said(words: str, request: HttpRequest) -> str:
+    """A sentence with the form's values in it."""
+    return " ".join(words.format_map(_Words(request.POST)).split())
 
 
 class _Words(dict[str, str]):

@@ -58,7 +58,8 @@ def _number(form: Mapping[str, Any], name: str) -> int:
 
 
 def _scale(form: QueryDict) -> Body:
-    return {"instances": _number(form, "instances")}
+    count, kind = _number(form, "instances"), form.get("type", "")
+    return {"processes": {kind: count}} if kind not in ("", "web") else {"instances": count}
 
 
 def _release(form: QueryDict) -> Body:
@@ -69,8 +70,8 @@ _APP, _INSTANCE, _DEPLOYMENT = "/app/{app}", "/app/{app}/instances/{instance}", 
 _ONE, _TWO, _THREE = ("app",), ("app", "instance"), ("app", "deployment")
 
 _TABLE = (
-    Action("scale", "Scale", "POST", _APP + "/scale", _ONE, "Run {instances} instances of {name}?",
-           "{name} is to have {instances} instances.", button="Scale", body=_scale),
+    Action("scale", "Scale", "POST", _APP + "/scale", _ONE, "Run {instances} {type} instances of {name}?",
+           "{name} is to have {instances} {type} instances.", button="Scale", body=_scale),
     Action("start", "Start", "POST", _APP + "/start", _ONE, "Start {name}?", "{name} starts.", button="Start"),
     Action("stop", "Stop", "POST", _APP + "/stop", _ONE,
            "Stop every instance of {name}? It answers no requests until it is started again.", "{name} stops.",

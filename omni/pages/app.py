@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from apps import access, domains
+from apps import access, domains, processes
 from apps.configuration import current_env
 from apps.models import App
 from apps.representation import app as show
@@ -68,7 +68,7 @@ def above(app: App, *more: tuple[str, str]) -> tuple[tuple[str, str], ...]:
 def wanted_instances(app: App) -> list[Instance]:
     """What runs or is to run, and what ended and waits for its successor; by slot, the newest first."""
     found = Instance.objects.filter(app=app, desired__in=("run", "stop")).select_related("node", "release")
-    return list(found.defer("placement", "handle", "drained_by").order_by("slot", "-id")[: ROWS + 1])
+    return list(found.defer("placement", "handle", "drained_by").order_by("process_type", "slot", "-id")[: ROWS + 1])
 
 
 def newest_deployment(app: App) -> Deployment | None:
@@ -84,6 +84,7 @@ def view(request: HttpRequest, actor: Actor, app: str) -> Page:
     metrics = app_metrics(found.pk)
     values = {
         **top,
+        "types": processes.shown(found, dict),
         "shown": show(found, current_env(found)),
         "custom_domains": domains.details(found),
         "metrics": metrics,

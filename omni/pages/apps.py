@@ -15,6 +15,7 @@ from instances.telemetry.figures import FRESH_US
 from omni.kernel import clock
 from omni.kernel.context import Actor
 from omni.pages.frame import Page, page, whole_number
+from omni.pages.health import wanted as wanted_of
 from omni.pages.sentence import in_a_row
 from releases.models import Release
 
@@ -84,7 +85,7 @@ def _rows(apps: list[App]) -> list[dict[str, Any]]:
     return [
         {
             "app": app,
-            "told": in_a_row(app.status, app.desired_state, healthy.get(app.pk, 0), app.instances),
+            "told": in_a_row(app.status, app.desired_state, healthy.get(app.pk, 0), wanted_of(app)),
             "version": versions.get(app.pk),
             "cpu": used[app.pk]["cpu"] if app.pk in used else None,
             "memory": used[app.pk]["memory"] if app.pk in used else None,

@@ -22,7 +22,7 @@ _APP = ("cpu_percent", "memory_bytes", "requests_per_second", "error_rate", "p50
 _MARKED = 40
 _HOSTS = (
     "SELECT at_us - (at_us %% %s) AS bucket, node, AVG(cpu_percent), AVG(memory_used_bytes), MAX(memory_total_bytes) "
-    "FROM instances_hostsample WHERE at_us >= %s{} GROUP BY bucket, node"
+    "FROM instances_hostsample WHERE step_s = %s AND at_us >= %s{} GROUP BY bucket, node"
 )
 
 
@@ -66,7 +66,7 @@ def of_platform(request: HttpRequest, actor: Actor) -> HttpResponse:
 def _hosts(span: spans.Span, node: str | None) -> HttpResponse:
     now = clock.to_us(clock.now())
     only, values = (" AND node = %s", [node]) if node is not None else ("", [])
-    rows = sql.select(_HOSTS.format(only), [span.step_us, now - span.window_us, *values])
+    rows = sql.select(_HOSTS.format(only), [span.step_us, span.source_step_s, now - span.window_us, *values])
     found: dict[int, dict[str, tuple[float, float, float]]] = {}
     for bucket, node, cpu, used, total in rows:
         host = str(node).rpartition("-")[0]

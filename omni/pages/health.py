@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db.models import Max
 
-from apps import freeze
+from apps import freeze, processes
 from apps.models import App
 from instances.deployment_rows import phase_of
 from instances.models import Deployment, Instance
@@ -31,7 +31,7 @@ def sentences(apps: Sequence[App]) -> dict[int, Sentence]:
         return {}
     rows: dict[int, list[Instance]] = {}
     found = Instance.objects.filter(app_id__in=ids, desired__in=("run", "stop")).defer("placement", "handle")
-    for row in found.order_by("slot", "-id")[:_MOST_ROWS]:
+    for row in found.order_by("process_type", "slot", "-id")[:_MOST_ROWS]:
         rows.setdefault(row.app_id, []).append(row)
     newest = Deployment.objects.filter(app_id__in=ids).order_by().values("app_id").annotate(last=Max("id"))
     deployments = {
@@ -56,7 +56,7 @@ def facts(app: App, rows: Sequence[Instance], last: Deployment | None, building:
     frozen = freeze.in_force(app, now)
     return AppSeen(
         desired_state=app.desired_state,
-        wanted=app.instances,
+        wanted=wanted(app),
         released=app.desired_release is not None,
         instances=[_instance(row, now) for row in rows if row.desired == "run" or row.status != "stopped"],
         deployment=_deployment(last, rows) if last is not None else None,
@@ -66,10 +66,15 @@ def facts(app: App, rows: Sequence[Instance], last: Deployment | None, building:
     )
 
 
+def wanted(app: App) -> int:
+    """Instances of all process types that its release has."""
+    return sum(processes.wanted(app.instances, app.process_counts, app.process_types).values())
+
+
 def _instance(row: Instance, now: dt.datetime) -> InstanceSeen:
     return InstanceSeen(
         row.slot, row.status, row.health, restarts_lately(row.history, row.restarts, now), ended(row.last_exit),
-        row.detail, row.reason,
+        row.detail, row.reason, "" if row.process_type == processes.WEB else row.process_type,
     )  # fmt: skip
 
 

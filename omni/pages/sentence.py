@@ -20,7 +20,10 @@ _TOLD = 3  # slots by name; the others are counted
 
 @dataclass(frozen=True, slots=True)
 class InstanceSeen:
-    """One slot's instance. `restarts` are those within `LATELY_S`; `ended` says how it ended last."""
+    """One slot's instance. `restarts` are those within `LATELY_S`; `ended` says how it ended last.
+
+    `type` is its process type, empty for web.
+    """
 
     slot: int
     status: str
@@ -29,6 +32,11 @@ class InstanceSeen:
     ended: str = ""
     detail: str = ""
     reason: str = ""
+    type: str = ""
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.type, self.slot
 
     @property
     def healthy(self) -> bool:
@@ -50,7 +58,7 @@ class DeploymentSeen:
 
 @dataclass(frozen=True, slots=True)
 class AppSeen:
-    """`wanted` is the desired count, whatever the desired state."""
+    """`wanted` is the desired count of all process types, whatever the desired state."""
 
     desired_state: str
     wanted: int
@@ -95,8 +103,8 @@ def _state(app: AppSeen) -> tuple[Tone, str]:
         return "off", "Nothing is deployed yet."
     if app.wanted == 0:
         return "off", "Scaled to no instances."
-    healthy = {one.slot for one in app.instances if one.healthy}
-    trouble = _worst_by_slot([one for one in app.instances if one.slot not in healthy])
+    healthy = {one.place for one in app.instances if one.healthy}
+    trouble = _worst_by_slot([one for one in app.instances if one.place not in healthy])
     shaky = [one for one in app.instances if one.healthy and one.restarts]
     text = f"{min(len(healthy), app.wanted)} of {app.wanted} healthy"
     told = [_trouble(one) for one in (*trouble[:_TOLD], *shaky[: max(0, _TOLD - len(trouble))])]
@@ -117,15 +125,15 @@ def _tone(app: AppSeen, healthy: int, shaky: bool) -> Tone:
 
 def _worst_by_slot(rows: Sequence[InstanceSeen]) -> list[InstanceSeen]:
     """One row a slot, the newest, the most restarted first."""
-    by_slot: dict[int, InstanceSeen] = {}
+    by_slot: dict[tuple[str, int], InstanceSeen] = {}
     for one in rows:
-        if one.slot not in by_slot or by_slot[one.slot].status in ("stopped", "failed", "lost"):
-            by_slot[one.slot] = one
-    return sorted(by_slot.values(), key=lambda one: (-one.restarts, one.slot))
+        if one.place not in by_slot or by_slot[one.place].status in ("stopped", "failed", "lost"):
+            by_slot[one.place] = one
+    return sorted(by_slot.values(), key=lambda one: (-one.restarts, one.place))
 
 
 def _trouble(one: InstanceSeen) -> str:
-    slot = f"slot {one.slot}"
+    slot = f"{one.type} slot {one.slot}" if one.type else f"slot {one.slot}"
     how = f": {one.ended}" if one.ended else ""
     if one.restarts:
         times = "once" if one.restarts == 1 else f"{one.restarts} times"

@@ -48,6 +48,12 @@ def test_many_troubled_slots_are_counted() -> None:
     assert told.text.endswith("6 more slots are not healthy.")
 
 
+def test_process_types_have_slots_of_their_own() -> None:
+    worker = InstanceSeen(0, "failed", "unknown", ended="exit 1", type="worker")
+    told = sentence(running(well(0), worker, wanted=2))
+    assert told.text == "1 of 2 healthy; worker slot 0 failed: exit 1."
+
+
 def test_a_slot_without_room_says_why() -> None:
     waits = InstanceSeen(1, "pending", "unknown", reason="no node fits: 64 MB are missing.")
     assert "slot 1 waits for a node (no node fits: 64 MB are missing)" in sentence(running(well(0), waits)).text
