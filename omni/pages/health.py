@@ -13,14 +13,13 @@ from django.db.models import Max
 
 from apps import freeze, processes
 from apps.models import App
-from instances.deployment_rows import phase_of
+from instances.deployment_rows import PHASES, phase_of
 from instances.models import Deployment, Instance
 from omni.kernel import clock
 from omni.pages.sentence import AppSeen, DeploymentSeen, InstanceSeen, Sentence, ended, restarts_lately, sentence
 from releases.models import Build
 from releases.states import BuildStatus
 
-_PHASES = ("first", "paused_at", "baking_since", "promoted_at", "new_percent", "warm_until")
 _MOST_ROWS = 2_000
 
 
@@ -79,7 +78,7 @@ def _instance(row: Instance, now: dt.datetime) -> InstanceSeen:
 
 
 def _deployment(row: Deployment, instances: Sequence[Instance]) -> DeploymentSeen:
-    columns: Mapping[str, Any] = {name: getattr(row, name) for name in _PHASES}
+    columns: Mapping[str, Any] = {name: getattr(row, name) for name in PHASES}
     on_new = sum(
         one.release_id == row.release_id and (one.deployment_id or 0) >= row.floor and one.desired == "run"
         and (one.status, one.health) == ("running", "healthy") for one in instances

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from accounts import access as accounts_access
 from apps.access import apps as visible_apps
 from instances.api_nodes import shown as shown_nodes
-from instances.deployment_rows import phase_of
+from instances.deployment_rows import PHASES, phase_of
 from instances.models import Deployment, Instance, Node
 from instances.states import LIVE
 from omni.api import parts
@@ -29,7 +29,6 @@ _SICK = ("crashed", "degraded")
 _MOST_SICK, _MOST_NODES, _EVENTS, _UNDER_WAY = 8, 400, 10, 8
 _NODE_FIELDS = ("id", "name", "address", "status", "status_since", "draining", "ingress", "labels", "cpu_count",
                 "memory_mb", "facts", "created_at", "revision")  # fmt: skip
-_PHASES = ("first", "paused_at", "baking_since", "promoted_at", "new_percent", "warm_until")
 
 
 @page("apps:read")
@@ -88,7 +87,7 @@ def _deployments(actor: Actor) -> list[dict[str, Any]]:
     rows = Deployment.objects.filter(active_key__isnull=False)
     found = accounts_access.visible(actor, rows, "app__org").select_related("app", "release").order_by("-id")
     return [
-        {"row": row, "phase": phase_of(row.status, row.strategy, {name: getattr(row, name) for name in _PHASES})}
+        {"row": row, "phase": phase_of(row.status, row.strategy, {name: getattr(row, name) for name in PHASES})}
         for row in found[:_UNDER_WAY]
     ]
 
