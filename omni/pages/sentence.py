@@ -158,7 +158,7 @@ def _because(text: str) -> str:
 
 _PHASES = {
     "pending": "is about to begin",
-    "release_command": "waits for its release command",
+    "preparing": "waits for its release command",
     "paused": "is paused",
     "starting": "starts beside what runs",
     "baking": "is being watched before it takes over",
