@@ -236,6 +236,16 @@ class FakeApi:
             return 202, self.task
         if verb == "tasks":
             return self._task_answer(call, parts)
+        if verb == "cron":
+            entry = {"name": "tidy", "schedule": "@daily", "time_zone": "UTC", "paused": False, "next_due_at": "2026",
+                     "overlap": "skip", "command": "x", "process_type": None}  # fmt: skip
+            run = {"due_at": "2026", "status": "started", "task_id": 4, "task_status": "running", "exit_code": None,
+                   "reason": "due"}  # fmt: skip
+            many = {"items": [run if parts[-1] == "runs" else entry], "next": None, "previous": None}
+            return 200, many if call.method == "GET" else run if parts[-1] == "run" else {
+                **entry,
+                **(call.json if call.body else {}),
+            }
         if verb == "scale":
             app["instances"] = call.json.get("instances", 1)
             app["processes"] = call.json.get("processes", {})

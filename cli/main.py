@@ -10,6 +10,7 @@ import click
 from cli import (
     app_commands,
     cluster_commands,
+    cron_commands,
     deployment_commands,
     platform_commands,
     release_commands,
@@ -50,6 +51,7 @@ for _command in (
     app_commands.open_app,
     task_commands.run,
     task_commands.tasks,
+    cron_commands.cron,
     cluster_commands.cluster,
     platform_commands.status,
     platform_commands.doctor,

@@ -1,4 +1,4 @@
-"""`omni run` and `omni tasks`."""
+"""`omni run`, `omni tasks` and `omni cron`."""
 
 from __future__ import annotations
 
@@ -37,3 +37,19 @@ def test_tasks_are_listed_shown_logged_and_cancelled(omni: Omni, api: FakeApi) -
     assert len(omni("tasks", "log", "shop", "4").out.splitlines()) == 4
     assert omni("tasks", "cancel", "shop", "4").code == 0
     assert api.writes()[-1].path == "/app/shop/tasks/4/cancel"
+
+
+def test_cron_entries_are_added_listed_paused_run_and_removed(omni: Omni, api: FakeApi) -> None:
+    added = omni("cron", "add", "-z", "Europe/Berlin", "shop", "tidy", "30 2 * * *", "python", "tidy.py", "--all")
+    assert added.out.strip() == "tidy is due next at 2026"
+    assert api.writes()[-1].json == {
+        "name": "tidy", "schedule": "30 2 * * *", "command": "python tidy.py --all", "time_zone": "Europe/Berlin",
+    }  # fmt: skip
+    assert omni("cron", "list", "shop").out.splitlines()[1].split()[:2] == ["tidy", "@daily"]
+    assert omni("cron", "pause", "shop", "tidy").out.strip() == "tidy is paused"
+    assert api.writes()[-1].json == {"paused": True}
+    assert omni("cron", "resume", "shop", "tidy").code == 0
+    assert omni("cron", "run", "shop", "tidy").out.strip() == "started, task 4: due"
+    assert omni("cron", "runs", "shop", "tidy").out.splitlines()[1].split()[1:4] == ["started", "4", "running"]
+    assert omni("cron", "remove", "shop", "tidy").code == 0
+    assert (api.writes()[-1].method, api.writes()[-1].path) == ("DELETE", "/app/shop/cron/tidy")

@@ -18,6 +18,7 @@ from apps.models import App
 from consensus import fence, gate
 from instances import heartbeats, ledger, nodes, observe, purge, services, singletons
 from instances.apply import ObservedElsewise, apply
+from instances.cron import clockwork
 from instances.observe import Seen
 from instances.placement import Pool
 from instances.plan.actions import Assign, Place, Plan, Purge, brief
@@ -132,7 +133,9 @@ class Controller:
         """Instances long gone, once their logs are older than they are kept."""
         if now >= self._forget_at:
             oldest = clock.now() - dt.timedelta(seconds=settings.CONFIG.timings.log_retention_s)
-            more = purge.BATCH in (purge.forget_ended(oldest), task_runner.forget_ended(oldest, purge.BATCH))
+            forgotten = (purge.forget_ended(oldest), task_runner.forget_ended(oldest, purge.BATCH),
+                         clockwork.forget_ended(oldest, purge.BATCH))  # fmt: skip
+            more = purge.BATCH in forgotten
             self._forget_at = now + (0 if more else _FORGET_EVERY_S)
 
     def _close_ledgers(self, now: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.db import models
 
 from apps.models import App
+from instances.cron.models import CronEntry, CronRun
 from instances.states import DeploymentStatus, InstanceStatus, NodeStatus
 from instances.tasks.models import Task
 from instances.telemetry.models import (
@@ -26,6 +27,7 @@ from instances.telemetry.models import (
 from releases.models import Release
 
 __all__ = [
+    "CronEntry", "CronRun",
     "Deployment", "HostSample", "Instance", "LatestSample", "LogArrival", "LogCounter", "LogLine", "LogOffset", "Node",
     "PlatformSample", "RequestOffset", "RequestSample", "Sample", "Task",
 ]  # fmt: skip

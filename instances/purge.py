@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from apps.models import App, DesiredState
 from consensus import gate
 from consensus.gate import Transaction
-from instances.models import Deployment, Instance, Task
+from instances.models import CronRun, Deployment, Instance, Task
 from instances.states import ENDED
 from instances.telemetry import retention
 from omni.kernel.context import system
@@ -76,6 +76,11 @@ def _one(tx: Transaction, app_id: int) -> _Batch:
         Deployment.objects.filter(pk__in=deployments).delete()
         change = {"count": len(deployments)}
         tx.record("app.deployments_purged", "app", app.pk, org_id=app.org_id, app_id=app.pk, change=change)
+        return _Batch()
+    runs = list(CronRun.objects.filter(entry__app=app).order_by("id").values_list("id", flat=True)[:BATCH])
+    if runs:
+        CronRun.objects.filter(pk__in=runs).delete()
+        tx.record("app.cron_purged", "app", app.pk, org_id=app.org_id, app_id=app.pk, change={"count": len(runs)})
         return _Batch()
     tasks = list(Task.objects.filter(app=app).order_by("id").values_list("id", flat=True)[:BATCH])
     if tasks:

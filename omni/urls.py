@@ -10,6 +10,7 @@ from instances.api import InstanceViewSet
 from instances.api_agent import AgentViewSet
 from instances.api_deployments import DeploymentViewSet
 from instances.api_nodes import NodeViewSet
+from instances.cron.api import CronViewSet
 from instances.tasks.api import TaskViewSet
 from omni.api import documents
 from omni.api.apps import AppViewSet
@@ -73,6 +74,13 @@ urlpatterns = [
     path("app/<str:app>/instances/<int:instance_id>/restart", InstanceViewSet.as_view({"post": "restart"})),
     path("app/<str:app>/instances/<int:instance_id>/stop", InstanceViewSet.as_view({"post": "stop"})),
     path("app/<str:app>/logs", InstanceViewSet.as_view({"get": "app_logs"})),
+    path("app/<str:app>/cron", CronViewSet.as_view({"get": "list", "post": "create"})),
+    path(
+        "app/<str:app>/cron/<str:name>",
+        CronViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+    ),
+    path("app/<str:app>/cron/<str:name>/runs", CronViewSet.as_view({"get": "runs"})),
+    path("app/<str:app>/cron/<str:name>/run", CronViewSet.as_view({"post": "run"})),
     path("app/<str:app>/run", TaskViewSet.as_view({"post": "run"})),
     path("app/<str:app>/tasks", TaskViewSet.as_view({"get": "list"})),
     path("app/<str:app>/tasks/<int:task_id>", TaskViewSet.as_view({"get": "retrieve"})),

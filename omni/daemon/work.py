@@ -9,6 +9,7 @@ from django.conf import settings
 
 from apps import domain_checks
 from instances.controller import Controller
+from instances.cron import clockwork
 from instances.tasks import runner as task_runner
 from instances.telemetry.retention import EVERY_S as TELEMETRY_EVERY_S
 from instances.telemetry.retention import Retention
@@ -46,6 +47,7 @@ def leader_loops() -> list[Loop]:
     return [
         *copies,
         Loop("controller", controller.step, CONTROLLER_S),
+        Loop("cron", clockwork.tick, clockwork.EVERY_S),
         Loop("tasks", task_runner.Runner().step, task_runner.EVERY_S),
         Loop("relay", ring, RELAY_S),
         Loop("domains", domain_checks.DomainChecks().tick, domain_checks.EVERY_S),

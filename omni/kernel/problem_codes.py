@@ -252,6 +252,13 @@ _ROWS = (
         "As many tasks of the app are under way as may be at a time.",
         "Wait for one to end, or cancel one: POST /app/<app>/tasks/<id>/cancel.",
     ),
+    ("cron_entry_exists", 409, "The app has a cron entry of that name.", "Take another name, or PATCH the one there."),
+    (
+        "too_many_cron_entries",
+        409,
+        "The app has as many cron entries as it may have.",
+        "DELETE /app/<app>/cron/<name> one that is no longer needed.",
+    ),
     (
         "instance_of_task",
         409,
