@@ -163,10 +163,7 @@ class ProcessFields(StrictSerializer):
     stop_timeout_s = serializers.FloatField(min_value=0, max_value=3600, required=False, allow_null=True)
 
 
-@extend_schema_field(
-    {"type": "object", "additionalProperties": {"oneOf": [{"$ref": "#/components/schemas/ProcessFields"},
-                                                          {"type": "null"}]}}
-)  # fmt: skip
+@extend_schema_field(serializers.DictField(child=ProcessFields(allow_null=True)))
 class ProcessesField(serializers.Field[Any, Any, Any, Any]):
     """`{"worker": {"instances": 2, "memory_mb": 128}, "old": null}`: by process type, null forgets it."""
 

@@ -1,6 +1,6 @@
 """The console's view of nodes, deployments, instances and what they measured; read-only."""
 
-from instances.models import Deployment, HostSample, Instance, LatestSample, Node
+from instances.models import CronEntry, CronRun, Deployment, HostSample, Instance, LatestSample, Node, Task
 from omni.console import register
 
 register(Node, columns=("name", "address", "status", "draining", "cpu_count", "memory_mb", "status_since"),
@@ -18,6 +18,29 @@ register(
     filters=("status", "health"),
     search=("app__name",),
     related=("app", "node", "release", "release__app"),
+)
+register(
+    Task,
+    columns=("id", "app", "kind", "status", "command", "exit_code", "node_name", "created_by", "created_at"),
+    filters=("status", "kind"),
+    search=("app__name",),
+    related=("app", "release", "release__app"),
+    hidden=("env",),
+)
+register(
+    CronEntry,
+    columns=("id", "app", "name", "schedule", "time_zone", "overlap", "paused", "next_due_at"),
+    filters=("paused", "overlap"),
+    search=("app__name", "name"),
+    related=("app",),
+    hidden=("env",),
+)
+register(
+    CronRun,
+    columns=("id", "entry", "due_at", "status", "missed", "task", "created_at"),
+    filters=("status",),
+    search=("entry__name",),
+    related=("entry", "entry__app", "task", "task__app"),
 )
 register(LatestSample, columns=("instance_id", "app_id", "cpu_percent", "memory_bytes", "restarts", "uptime_s"))
 register(HostSample, columns=("node", "at_us", "cpu_percent", "memory_used_bytes", "disk_free_bytes", "load_1m"))

@@ -12,11 +12,13 @@ from django.urls import reverse
 
 from omni.testing.factories import (
     make_app,
+    make_cron,
     make_deployment,
     make_instance,
     make_node,
     make_org,
     make_release,
+    make_task,
     make_token,
     make_user,
 )
@@ -38,6 +40,8 @@ def rows() -> dict[str, Any]:
     release = make_release(app)
     deployment = make_deployment(app, release)
     instance = make_instance(app, release, make_node(), deployment=deployment)
+    task = make_task(app, release, env={"K": "hush-hush"})
+    make_cron(app, task, env={"K": "hush-hush"})
     return {"app": app, "instance": instance, "token": make_token(org)}
 
 

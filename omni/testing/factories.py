@@ -10,7 +10,7 @@ from accounts.models import ApiToken, Membership, Org
 from apps.models import App, ConfigRevision
 from consensus import gate
 from consensus.models import Fence
-from instances.models import Deployment, Instance, Node
+from instances.models import CronEntry, CronRun, Deployment, Instance, Node, Task
 from omni.kernel import clock
 from omni.kernel.context import Actor
 from omni.kernel.seal import seal
@@ -166,4 +166,35 @@ def make_service(name: str = "", *, check: dict[str, Any] | None = None, **field
         "check_spec": check or {"type": "tcp", "host": "10.0.0.1", "port": 3306},
     }
     row: Service = _save(Service(name=name or f"service-{next(_numbers)}", **(columns | fields)))
+    return row
+
+
+def make_task(app: App, release: Release, *, env: dict[str, str] | None = None, **fields: Any) -> Task:
+    now = clock.now()
+    fields = {
+        "kind": "run",
+        "command": "./run",
+        "memory_mb": 64,
+        "cpu": 0.5,
+        "timeout_s": 60.0,
+        "start_by": now,
+        **fields,
+    }
+    row: Task = _save(
+        Task(app=app, release=release, env=seal(env) if env else "", env_keys=sorted(env or {}), created_by="test",
+             created_at=now, **fields)
+    )  # fmt: skip
+    return row
+
+
+def make_cron(app: App, task: Task | None = None, *, env: dict[str, str] | None = None, **fields: Any) -> CronEntry:
+    """An entry with one run, of `task`."""
+    now = clock.now()
+    fields = {"name": "tidy", "schedule": "@daily", "command": "./tidy", "timeout_s": 60.0, "start_deadline_s": 60.0,
+              **fields}  # fmt: skip
+    row: CronEntry = _save(
+        CronEntry(app=app, env=seal(env) if env else "", env_keys=sorted(env or {}), created_by="test", created_at=now,
+                  updated_at=now, **fields)
+    )  # fmt: skip
+    _save(CronRun(entry=row, due_at=now, status="started", start_by=now, task=task, created_at=now))
     return row
