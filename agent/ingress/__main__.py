@@ -21,7 +21,8 @@ import httpx
 
 from agent import tls
 from agent.ingress.caddy_config import Layout
-from agent.ingress.caddy_process import CaddyError, CaddyProcess, find_binary, read_record, stop
+from agent.ingress.caddy_process import CaddyError, CaddyProcess, find_binary, stop
+from agent.ingress.caddy_record import read_record
 from agent.ingress.configuring import Configuring
 from agent.ingress.counting import RequestCounting
 from agent.ingress.draining import Draining

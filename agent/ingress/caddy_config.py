@@ -53,6 +53,9 @@ def build(layout: Layout, policies: Sequence[HostPolicy] = ()) -> JSON:
             "http": {
                 # On a reload or stop, open requests have this long; the default is for ever.
                 "grace_period": "30s",
+                # Before that, a configuration whose connections go elsewhere by now still answers as ever for so long:
+                # what it has accepted it also reads. See `listeners`.
+                "shutdown_delay": "1s",
                 "servers": servers,
             },
             **(tls_apps(layout.https, layout.page_port) if layout.https is not None else {}),
@@ -112,7 +115,14 @@ def _routes(layout: Layout, policies: Sequence[HostPolicy]) -> list[JSON]:
         "terminal": True,
     }
     rest = {"handle": [{"handler": "reverse_proxy", "upstreams": [_pages(layout)]}], "terminal": True}
-    return [*own, named, rest]
+    return [_leave(), *own, named, rest]
+
+
+def _leave() -> JSON:
+    """What is still kept open to a configuration that ends closes after its next answer, not in the middle of one."""
+    leaving = {"vars": {"{http.shutting_down}": ["true"]}, "not": [{"header": {"Upgrade": ["*"]}}]}
+    close = {"handler": "headers", "response": {"set": {"Connection": ["close"]}}}
+    return {"match": [leaving], "handle": [close]}
 
 
 def _logged() -> list[JSON]:

@@ -10,46 +10,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import http.client
 import json
 import logging
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from agent.ingress import caddy_admin
+from agent.ingress.caddy_record import Running, alive, as_it_is, read_record, send
+from agent.ingress.listeners import Listeners
 from agent.ingress.table import write_json
 
 log = logging.getLogger(__name__)
 
 START_S = 15.0
 STOP_S = 5.0  # below the 8 s after which a launcher kills us, and would leave Caddy behind
+RETIRE_S = 40.0  # one that another has replaced: its `shutdown_delay`, its `grace_period`, and some
 WATCH_S = 0.2
+LOOK_S = 0.005
 SOCKET_PATH_LIMIT = 100
 
 
 class CaddyError(Exception):
     """Caddy cannot be started; the message says what to do about it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """The record of a Caddy that we or a predecessor started. pid and start time together name one process."""
-
-    pid: int
-    started: float
-    binary: str
-    build: str
-    config: str
-    socket: str
 
 
 def find_binary(wanted: str) -> str:
@@ -79,22 +71,6 @@ def socket_directory(state_dir: Path) -> Path:
     return directory
 
 
-def alive(record: Running) -> bool:
-    try:
-        process = psutil.Process(record.pid)
-        same: bool = abs(process.create_time() - record.started) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def read_record(state_dir: Path) -> Running | None:
-    try:
-        return Running(**json.loads((state_dir / "caddy.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
 class CaddyProcess:
     """One Caddy under one configuration."""
 
@@ -104,6 +80,8 @@ class CaddyProcess:
         self._record: Running | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._config: dict[str, Any] = {}
+        self._listeners: Listeners | None = None
+        self._retiring: asyncio.Task[None] | None = None
         stat = Path(binary).stat()
         self._build = f"{stat.st_size}-{stat.st_mtime_ns}"
 
@@ -121,37 +99,73 @@ class CaddyProcess:
         self._config = config
         old = read_record(self._state_dir)
         if old is None or not alive(old):
-            await self._start(config)
+            await self._begin(config)
             return "started"
-        if old.build == self._build and old.binary == self._binary:
+        old = await as_it_is(old)
+        self._listeners = Listeners.of(old.pid, old.listeners)
+        if self._listeners is not None:
+            self._listeners.steer(old.side)
+        same = old.build == self._build and old.binary == self._binary
+        if same and (not old.listeners or set(old.listeners) == set(_addresses(config))):
             self._record = old
-            wanted = _with_socket(config, old.socket)
-            if await _answers(old.socket):
-                if _digest(wanted) == old.config:
+            if await caddy_admin.answers(old.socket):
+                if _digest(_placed(config, old, old.side)) == old.config:
                     return "adopted"
-                if await _reload(old.socket, wanted):
-                    self._store(old, wanted)
+                if await self._reload(old, config):
                     return "reloaded"
-        # Another build, or one that no longer listens to us: the new one starts beside it (both may accept: Caddy binds
-        # with SO_REUSEPORT) and only then is the old one asked to finish.
-        await self._start(config, beside=old)
-        await stop(old)
+        # Another build, other addresses, or one that no longer listens to us.
+        await self._replace(old, config)
         return "replaced"
 
-    async def _start(self, config: dict[str, Any], beside: Running | None = None) -> None:
-        server = next(iter(config["apps"]["http"]["servers"].values()))
-        if beside is None:
-            _require_free(server["listen"])
+    async def _replace(self, old: Running, config: dict[str, Any]) -> None:
+        """The new one listens beside the old one, gets all new connections, and the old one finishes what it has."""
+        listeners = self._listeners
+        try:
+            if listeners is None:
+                self._listeners = Listeners.open(_addresses(config), shared=True)
+                await self._start(config, self._listeners, 0, beside=old)
+                await stop(old, graceful=True)
+                self._listeners.steer(0)
+                return
+            listeners.become(_addresses(config), old.side)
+        except OSError as error:
+            raise CaddyError(_taken(config, error)) from error
+        side = listeners.other(old.side)
+        listeners.listen(side)
+        await self._start(config, listeners, side, beside=old)
+        listeners.steer(side)
+        self._retiring = asyncio.create_task(stop(old, graceful=True))
+
+    async def _begin(self, config: dict[str, Any]) -> None:
+        """Start it where none runs. What waits meanwhile at sockets that we kept is served; if it fails, refused."""
+        listeners, side = self._listeners, self._record.side if self._record is not None else 0
+        if listeners is None:
+            try:
+                listeners, side = Listeners.open(_addresses(config)), 0
+            except OSError as error:
+                raise CaddyError(_taken(config, error)) from error
+        self._listeners = listeners
+        try:
+            await self._start(config, listeners, side)
+        except (CaddyError, OSError):
+            self._listeners = None
+            listeners.close()
+            raise
+
+    async def _start(
+        self, config: dict[str, Any], listeners: Listeners, side: int, beside: Running | None = None
+    ) -> None:
         directory = socket_directory(self._state_dir)
         path = str(directory / f"admin-{time.time_ns() // 1000 % 10**10:010d}.sock")
         for stale in directory.glob("admin-*.sock"):
             if beside is None or str(stale) != beside.socket:
                 stale.unlink(missing_ok=True)
-        wanted = _with_socket(config, path)
+        draft = Running(0, 0.0, self._binary, self._build, "", path, listeners.numbers(), side)
         file = self._state_dir / "caddy-config.json"
+        wanted = _placed(config, draft, side)
         write_json(file, wanted)
         with (self._state_dir / "caddy.out").open("ab") as out:
-            self._child = subprocess.Popen(
+            child = subprocess.Popen(
                 [self._binary, "run", "--config", str(file)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -159,22 +173,21 @@ class CaddyProcess:
                 cwd=self._state_dir,
                 env=_environment(self._state_dir),
                 start_new_session=True,
+                pass_fds=listeners.inherited(),
             )
-        started = psutil.Process(self._child.pid).create_time()
-        record = Running(self._child.pid, started, self._binary, self._build, "", path)
-        self._store(record, wanted)
+        self._child = child
+        self._store(replace(draft, pid=child.pid, started=psutil.Process(child.pid).create_time()), wanted)
         deadline = time.monotonic() + START_S
-        while not await _answers(path):
-            if self._child.poll() is not None or time.monotonic() > deadline:
+        while not await caddy_admin.answers(path):
+            if child.poll() is not None or time.monotonic() > deadline:
                 with contextlib.suppress(ProcessLookupError):
-                    self._child.kill()
+                    child.kill()
                 raise CaddyError(f"caddy did not start: {_last_lines(self._state_dir / 'caddy.out')}")
             await asyncio.sleep(0.02)
 
     def _store(self, record: Running, config: dict[str, Any]) -> None:
-        values = {**asdict(record), "config": _digest(config)}
-        self._record = Running(**values)
-        write_json(self._state_dir / "caddy.json", values)
+        self._record = replace(record, config=_digest(config))
+        write_json(self._state_dir / "caddy.json", asdict(self._record))
 
     async def reconfigure(self, config: dict[str, Any]) -> bool:
         """Bring the running Caddy to another configuration without a lost request; False: not now, try again."""
@@ -182,19 +195,43 @@ class CaddyProcess:
         record = self._record
         if record is None or not self.running():
             return False  # whoever starts it next takes the new one
-        wanted = _with_socket(config, record.socket)
-        if _digest(wanted) == record.config:
+        if _digest(_placed(config, record, record.side)) == record.config:
             return True
-        if not await _reload(record.socket, wanted):
+        return await self._reload(record, config)
+
+    async def _reload(self, record: Running, config: dict[str, Any]) -> bool:
+        """The new configuration on the other side; connections go there as soon as it listens."""
+        listeners = self._listeners
+        if listeners is None or not listeners.steered:
+            wanted = _placed(config, record, record.side)
+            if taken_up := await caddy_admin.load(record.socket, wanted):
+                self._store(record, wanted)
+            return taken_up
+        side = listeners.other(record.side)
+        wanted = _placed(config, record, side)
+        listeners.listen(side)
+        before = listeners.held_by(record.pid, side)
+        loading = asyncio.create_task(caddy_admin.load(record.socket, wanted))
+        while not loading.done() and _held(listeners, record, side) <= before:
+            await asyncio.sleep(LOOK_S)
+        if loading.done() and not loading.result():
             return False
-        self._store(record, wanted)
+        listeners.steer(side)
+        if not await loading:
+            listeners.steer(record.side)
+            listeners.refuse_waiting(side)
+            return False
+        self._store(replace(record, side=side), wanted)
         return True
 
     async def upstreams(self) -> bytes:
         """What Caddy knows of each upstream, open requests among it. Raises OSError when it does not answer."""
         if self._record is None:
             raise OSError("no caddy runs")
-        status, answer = await asyncio.to_thread(admin_call, self._record.socket, "GET", "/reverse_proxy/upstreams")
+        if self._retiring is not None and not self._retiring.done():
+            raise OSError("the one before still finishes what it has")  # and what that is, only it knows
+        path = self._record.socket
+        status, answer = await asyncio.to_thread(caddy_admin.admin_call, path, "GET", "/reverse_proxy/upstreams")
         if status != 200:
             raise OSError(f"caddy answered {status}")
         return answer
@@ -210,34 +247,80 @@ class CaddyProcess:
             log.error("caddy (pid %s) has died; starting it again in %.2f s", self._record and self._record.pid, pause)
             await asyncio.sleep(pause)
             try:
-                await self._start(self._config)
+                await self._begin(self._config)
             except (CaddyError, OSError) as error:
                 log.error("%s", error)
 
     async def stop(self) -> None:
+        if self._retiring is not None:
+            self._retiring.cancel()  # it ends by itself
         if self._record is not None:
-            await stop(self._record, self._child)
+            await stop(self._record, self._child, self._listeners)
         (self._state_dir / "caddy.json").unlink(missing_ok=True)
 
 
-async def stop(record: Running, child: subprocess.Popen[bytes] | None = None) -> None:
-    """End it gracefully, by force after `STOP_S`."""
-    for send in (psutil.Process.terminate, psutil.Process.kill):
-        if not alive(record):
-            break
-        with contextlib.suppress(psutil.Error):
-            send(psutil.Process(record.pid))
-        deadline = time.monotonic() + STOP_S
-        while alive(record) and time.monotonic() < deadline:
-            if child is not None:
-                child.poll()
+async def stop(
+    record: Running,
+    child: subprocess.Popen[bytes] | None = None,
+    listeners: Listeners | None = None,
+    *,
+    graceful: bool = False,
+) -> None:
+    """End it, by force after a time: `STOP_S` in which its open requests may end while new ones are refused.
+
+    `graceful` is for one whose connections already go to another: it answers what it has for up to `RETIRE_S`.
+    """
+    deadline = time.monotonic() + (RETIRE_S if graceful else STOP_S)
+    if graceful:
+        send(record, signal.SIGTERM)
+    elif record.listeners:
+        listeners = listeners or Listeners.of(record.pid, record.listeners)
+        if listeners is not None:
+            listeners.end()
+        while time.monotonic() < deadline and await caddy_admin.busy(record.socket):
             await asyncio.sleep(0.02)
-    if child is not None:
-        child.poll()
+        send(record, signal.SIGQUIT)
+    else:
+        send(record, signal.SIGTERM)
+    while alive(record):
+        if time.monotonic() > deadline:
+            send(record, signal.SIGKILL)
+            deadline += STOP_S
+        if child is not None:
+            child.poll()
+        await asyncio.sleep(0.02)
 
 
-def _with_socket(config: dict[str, Any], path: str) -> dict[str, Any]:
-    return {**config, "admin": {**config["admin"], "listen": f"unix/{path}|0600"}}
+def _held(listeners: Listeners, record: Running, side: int) -> int:
+    try:
+        return listeners.held_by(record.pid, side)
+    except OSError:  # it has just died
+        return 0
+
+
+def _addresses(config: dict[str, Any]) -> list[str]:
+    return [address for server in config["apps"]["http"]["servers"].values() for address in server["listen"]]
+
+
+def _placed(config: dict[str, Any], record: Running, side: int) -> dict[str, Any]:
+    """The configuration as this Caddy is to have it: its admin socket, and its descriptors instead of addresses."""
+    http = config["apps"]["http"]
+    servers = {
+        name: {**server, "listen": [_listen(record, address, side) for address in server["listen"]]}
+        for name, server in http["servers"].items()
+    }
+    admin = {**config["admin"], "listen": f"unix/{record.socket}|0600"}
+    return {**config, "admin": admin, "apps": {**config["apps"], "http": {**http, "servers": servers}}}
+
+
+def _listen(record: Running, address: str, side: int) -> str:
+    return f"fd/{record.listeners[address][side]}" if address in record.listeners else address
+
+
+def _taken(config: dict[str, Any], error: OSError) -> str:
+    """Why the ingress cannot listen, and who does."""
+    owners = "".join(_owner(int(address.rpartition(":")[2])) for address in _addresses(config))
+    return f"the ingress cannot listen on {', '.join(_addresses(config))}: {error.strerror}{owners}"
 
 
 def _digest(config: dict[str, Any]) -> str:
@@ -252,21 +335,6 @@ def _environment(state_dir: Path) -> dict[str, str]:
     # none of them; at the platform's stop, and before its next start, it is ended like all that is marked.
     mark = {"OMNI_PROCESS": "caddy"} if "OMNI_PROCESS" in os.environ else {}
     return {**kept, **mark, "HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
-
-
-def _require_free(listen: list[str]) -> None:
-    """Caddy binds with SO_REUSEPORT and would share the port with another Caddy without a word."""
-    for entry in listen:
-        host, _, port = entry.rpartition(":")
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((host.strip("[]"), int(port)))
-            except OSError as error:
-                raise CaddyError(
-                    f"the ingress cannot listen on {entry}: {error.strerror}{_owner(int(port))}"
-                ) from error
 
 
 def _owner(port: int) -> str:
@@ -284,46 +352,3 @@ def _last_lines(path: Path) -> str:
         return " | ".join(path.read_text(errors="replace").strip().splitlines()[-3:])
     except OSError as error:
         return str(error)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=5)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(5)
-        self.sock.connect(self._path)
-
-
-def admin_call(path: str, method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
-    """One call of the admin API; raises OSError when nobody answers."""
-    connection = _UnixConnection(path)
-    try:
-        headers = {"Content-Type": "application/json", "Connection": "close"}
-        connection.request(method, url, body=body, headers=headers)
-        response = connection.getresponse()
-        return response.status, response.read()
-    except http.client.HTTPException as error:
-        raise OSError(str(error)) from error
-    finally:
-        connection.close()
-
-
-async def _answers(path: str) -> bool:
-    with contextlib.suppress(OSError):
-        status, _ = await asyncio.to_thread(admin_call, path, "GET", "/config/admin/listen")
-        return status == 200
-    return False
-
-
-async def _reload(path: str, config: dict[str, Any]) -> bool:
-    try:
-        status, answer = await asyncio.to_thread(admin_call, path, "POST", "/load", json.dumps(config).encode())
-    except OSError as error:
-        log.warning("caddy did not take the new configuration: %s", error)
-        return False
-    if status != 200:
-        log.warning("caddy refused the new configuration: %s", answer.decode(errors="replace").strip())
-    return status == 200

@@ -69,6 +69,21 @@ def test_a_canary_gets_its_share_of_10000_requests_and_nobody_is_dropped(bed: Be
     assert not load.errors
 
 
+def test_no_reload_drops_a_connection_that_has_just_come(bed: Bed, control: ControlPlane) -> None:
+    """Caddy alone loses one or two of these per reload: `agent.ingress.listeners` says how."""
+    plain = route(HOST, 1, bed.backend())
+    control.publish([plain])
+    bed.start()
+    bed.until_served(HOST)
+    with Load(bed.port, HOST, keep_alive=False, clients=6) as fresh, Load(bed.port, HOST, True, 2) as kept:
+        for number in range(1, 4):
+            at = fresh.total
+            control.publish([replace(plain, max_body_mb=number)])
+            until(lambda number=number: reloads(bed) == number, what=f"reload {number}")
+            until(lambda at=at: fresh.total > at + 20)
+    assert fresh.errors + kept.errors == []
+
+
 def test_an_empty_pool_leaves_its_share_to_the_other(bed: Bed, control: ControlPlane) -> None:
     old = bed.backend()
     control.publish([replace(route(HOST, 1, old), canary_percent=50)])

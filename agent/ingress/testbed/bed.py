@@ -21,7 +21,8 @@ from typing import Any
 
 import psutil
 
-from agent.ingress.caddy_process import admin_call, alive, read_record
+from agent.ingress.caddy_admin import admin_call
+from agent.ingress.caddy_record import alive, read_record
 from agent.ingress.draining import open_requests
 from agent.routing import HostRoute, Target
 
