@@ -1,7 +1,7 @@
 """How quick placement decides: `python -m bench.placement [--nodes 1000] [--rounds 5]`. Needs no server.
 
 Apps with one and with ten instances each, ten different constraints in play, verdicts and all. The floor is one pass of
-plain Python over the same nodes that only looks at their free memory. All times are the process's own CPU time: deciding
+plain Python over the same nodes that only looks at their free memory. All times are CPU time of this process: deciding
 waits for nothing, and so other work on the machine does not count. Published: Nomad's C2M 1,500 placements/s.
 """
 
