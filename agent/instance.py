@@ -163,6 +163,8 @@ class Instance:
     async def _start(self) -> None:
         wished = self.record.assignment
         try:
+            if wished.release.kind == "image" and self.runtime.name == "process":
+                raise Refused("the release is an image, and the app's runtime is process")
             await self._around.packages.ensure(wished.release)
             if self.record.assignment != wished:
                 return  # the wish changed while the package was on its way
@@ -211,6 +213,7 @@ class Instance:
             cpu_weight=wished.cpu,
             cpu_limit=wished.cpu_limit,
             hostname=_hostname(wished),
+            image=self._around.packages.image(wished.release) if wished.release.kind == "image" else "",
         )
 
     async def _kill(self) -> None:

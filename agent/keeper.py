@@ -18,9 +18,9 @@ from agent.record import Record
 from agent.runtimes import docker
 from agent.runtimes.absent import AbsentRuntime
 from agent.runtimes.base import Handle, Runtime, RuntimeFault
-from agent.runtimes.engine.client import OFF
 from agent.runtimes.process import ProcessRuntime
 from agent.store import SWEPT, Store
+from sandbox.engines import OFF
 from sandbox.probe import Facts
 
 log = logging.getLogger("agent.keeper")

@@ -26,12 +26,12 @@ from agent.packages import Packages
 from agent.ports import Ports
 from agent.runtimes import docker
 from agent.runtimes.base import Capabilities, Runtime
-from agent.runtimes.engine.client import OFF
 from agent.runtimes.process import ProcessRuntime
 from agent.samples import Sampler
 from agent.store import Store
 from agent.supervisor import Supervisor
 from agent.sync import Assigner, Reporter
+from sandbox.engines import OFF
 from sandbox.probe import Facts, probe
 
 log = logging.getLogger("agent")
@@ -57,7 +57,7 @@ class Agent:
         self.supervisor = Supervisor(
             store=self.store,
             runtimes=self.runtimes,
-            packages=Packages(self.store, self.control),
+            packages=Packages(self.store, self.control, docker.images_of(self.runtimes.get("docker"))),
             ports=Ports(config.address, *config.port_range),
             shipper=self.shipper,
             address=config.address,

@@ -19,6 +19,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Protocol
 
 from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.protocol import ReleaseRef
@@ -29,6 +30,7 @@ from sandbox.bubblewrap import runtime_binds
 
 log = logging.getLogger(__name__)
 
+IMAGE = ".omni-image"
 FETCH_S = 600.0
 LOCK_S = 900.0
 # Our own build worker packed it under limits of its own; these only keep a host from being filled by mistake.
@@ -54,10 +56,22 @@ class _Sink:
         return self._hash.hexdigest()
 
 
+class Images(Protocol):
+    """Where packages that are images go (`agent.runtimes.engine.images`)."""
+
+    def name(self, digest: str) -> str: ...
+    async def has(self, digest: str) -> bool: ...
+    async def load(self, digest: str, archive: Path) -> None: ...
+    async def discard(self, digest: str) -> None: ...
+
+
 class Packages:
-    def __init__(self, store: Store, control: ControlPlane) -> None:
+    """`images` is None on a node that has no engine to put them into."""
+
+    def __init__(self, store: Store, control: ControlPlane, images: Images | None = None) -> None:
         self._store = store
         self._control = control
+        self._images = images
         self._trees = store.instances_dir / TREES
 
     def path(self, digest: str) -> Path:
@@ -71,11 +85,34 @@ class Packages:
         tree = self.path(digest)
         try:
             async with self._locked(digest):
-                if not tree.is_dir():
+                if release.kind == "image":
+                    await self._make_image(release, tree)
+                elif not tree.is_dir():
                     await self._make(release, tree)
         except OSError as error:
             raise Unavailable(f"cannot store package {digest[:12]}: {error}") from error
         return tree
+
+    def image(self, release: ReleaseRef) -> str:
+        """The engine's name of a release that is an image; "" for one that is a folder."""
+        return self._images.name(release.package) if self._images and release.kind == "image" else ""
+
+    async def _make_image(self, release: ReleaseRef, tree: Path) -> None:
+        """In its tree's place stands a folder with a mark: what is collected is known by it."""
+        digest = release.package
+        if self._images is None:
+            raise Refused("the release is an image, and this node has no engine for it")
+        if tree.is_dir() and await self._images.has(digest):
+            return
+        archive = self._trees / f".{digest}.tar"
+        try:
+            if not await self._images.has(digest):
+                await self._fetch(release, archive)
+                await self._images.load(digest, archive)
+            tree.mkdir(exist_ok=True)
+            (tree / IMAGE).touch()
+        finally:
+            archive.unlink(missing_ok=True)
 
     async def _make(self, release: ReleaseRef, tree: Path) -> None:
         archive = self._trees / f".{release.package}.tar"
@@ -121,6 +158,8 @@ class Packages:
                 async with self._locked(entry.name, wait_s=0.0):
                     used = self._store.packages_in_use()
                     if used is not None and entry.name not in used:
+                        if self._images is not None and (entry / IMAGE).exists():
+                            await self._images.discard(entry.name)
                         await asyncio.to_thread(_discard, entry)
                         removed.append(entry.name)
         return removed

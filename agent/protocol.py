@@ -47,12 +47,14 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRef:
-    """The immutable thing to run: `package` is the sha256 of its tree, an uncompressed tar of `package_size` bytes."""
+    """The immutable thing to run: `package` is the sha256 of an uncompressed tar of `package_size` bytes, its tree or,
+    for `kind` image, what `docker save` makes of one image without a name. An empty command is then the image's own."""
 
     number: int
     version: str
     package: str
     package_size: int
+    kind: Literal["tree", "image"] = "tree"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from instances import draining
 from instances.models import Instance
 from instances.states import ENDED
 from omni.kernel.seal import SealBroken, unseal
+from releases.contract import IMAGE_BUILDERS
 
 _log = logging.getLogger("omni.assignments")
 _TASK_CHECK = {"type": "process", "start_period_s": 0.0}  # it runs as soon as its process does
@@ -23,7 +24,8 @@ _FIELDS = (
     "observed_generation", "drained_by", "process_type", "memory_mb", "cpu", "app__name",
     "app__singleton",
     "app__org__name", "app__runtime", "release__number", "release__version", "release__package_id",
-    "release__package__size", "release__process_types", "release__config_id", "release__config__cpu_limit",
+    "release__package__size", "release__build__builder", "release__process_types", "release__config_id",
+    "release__config__cpu_limit",
     "release__config__health_check", "release__config__restart_policy", "release__config__stop_timeout_s",
     "release__config__process_settings", "task_id", "task__command", "task__env",
 )  # fmt: skip
@@ -61,6 +63,7 @@ def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any
             "version": row["release__version"],
             "package": row["release__package_id"],
             "package_size": row["release__package__size"],
+            "kind": "image" if row["release__build__builder"] in IMAGE_BUILDERS else "tree",
         },
         "command": row["task__command"] or row["release__process_types"].get(row["process_type"], ""),
         "process_type": row["process_type"],

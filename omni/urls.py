@@ -20,6 +20,7 @@ from omni.api.metrics import MetricsViewSet
 from omni.api.platform import HealthViewSet
 from releases.api import BuildViewSet, ReleaseViewSet
 from releases.api_internal import WorkerArtifactViewSet, WorkerBuildViewSet
+from releases.api_registries import RegistryViewSet
 from services.api_agent import VantageViewSet
 
 urlpatterns = [
@@ -47,6 +48,8 @@ urlpatterns = [
     path("orgs/<str:org>/quota", OrgViewSet.as_view({"get": "quota", "patch": "set_quota"})),
     path("orgs/<str:org>/members", OrgViewSet.as_view({"get": "members", "post": "add_member"})),
     path("orgs/<str:org>/members/<str:user>", OrgViewSet.as_view({"delete": "remove_member"})),
+    path("orgs/<str:org>/registries", RegistryViewSet.as_view({"get": "list", "post": "create"})),
+    path("orgs/<str:org>/registries/<int:pk>", RegistryViewSet.as_view({"delete": "destroy"})),
     path("tokens", TokenViewSet.as_view({"get": "list", "post": "create"})),
     path("tokens/<int:pk>", TokenViewSet.as_view({"delete": "destroy"})),
     path("app", AppViewSet.as_view({"get": "list"})),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from omni.console import register
-from releases.models import Artifact, Build, Release
+from releases.models import Artifact, Build, RegistryCredential, Release
 
 register(
     Build,
@@ -22,3 +22,7 @@ register(
 register(
     Artifact, columns=("sha256", "kind", "size", "media_type", "created_at"), filters=("kind",), search=("sha256",)
 )
+register(
+    RegistryCredential, columns=("registry", "org", "username", "created_by", "created_at"), related=("org",),
+    hidden=("password",),
+)  # fmt: skip

@@ -46,7 +46,7 @@ class ReleaseViewSet(ViewSet):
         owner, found = access.releases(actor_of(request), app)
         if version := request.query_params.get("version"):
             found = found.filter(version=version)
-        found = found.select_related("artifact", "package", "config")
+        found = found.select_related("artifact", "package", "config", "build")
         return paging.page(
             request, found, lambda rows: [representation.release(r, owner.desired_release) for r in rows]
         )
@@ -80,7 +80,7 @@ class ReleaseViewSet(ViewSet):
         if upload is None:
             raise UnsupportedMedia(f"Send a form with a file, or one of {', '.join(schema.ARCHIVE_TYPES)}.")
         intake.check_digest(announced, upload.sha256)
-        media_type = intake.archive_type(upload.path, upload.media_type)
+        media_type = intake.upload_type(upload.path, upload.media_type, owner.runtime)
         deploy = intake.deploy_wanted(deploy_query, upload.fields.get("deploy"))
         sha256, size = upload.sha256, upload.size
 

@@ -61,7 +61,11 @@ class _Error(serializers.Serializer[Any]):
 class _Finish(_Heartbeat):
     outcome = serializers.ChoiceField(["succeeded", "failed", "cancelled"])
     package = _Package(allow_null=True, default=None)
-    process_types = serializers.DictField(child=serializers.CharField(max_length=4000), allow_null=True, default=dict)
+    # an empty command is the image's own
+    process_types = serializers.DictField(
+        child=serializers.CharField(max_length=4000, allow_blank=True), allow_null=True, default=dict
+    )
+    image = serializers.CharField(max_length=500, allow_blank=True, default="")
     error = _Error(allow_null=True, default=None)
 
     def validate_process_types(self, value: dict[str, str] | None) -> dict[str, str]:
@@ -173,6 +177,7 @@ def _claim(claimed: Claimed) -> dict[str, Any]:
         "lease_s": settings.CONFIG.timings.build_lease_s,
         "artifact": {"sha256": artifact.pk, "size": artifact.size, "media_type": artifact.media_type},
         "runtime": build.app.runtime,
+        "registries": services.registry_logins(build),
         "limits": {
             "wall_s": limits.build_wall_s,
             "cpu_s": limits.build_cpu_s,
@@ -199,6 +204,7 @@ def _result(body: dict[str, Any]) -> BuildResult:
         process_types=body["process_types"],
         error_code=error.get("code", ""),
         error_detail=error.get("detail", ""),
+        image=body["image"],
         steps=_plain(body["steps"]),
     )
 

@@ -18,7 +18,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-BuilderName = Literal["python", "node", "static", "procfile", "dockerfile"]
+BuilderName = Literal["python", "node", "static", "procfile", "dockerfile", "image"]
+IMAGE_BUILDERS = ("dockerfile", "image")  # their packages are what `docker save` makes of one image
+IMAGE_REFERENCE = "application/vnd.omni.image+json"  # an upload that names an image instead of holding one
 StepName = Literal["fetch", "unpack", "detect", "build", "package"]
 StepStatus = Literal["running", "succeeded", "failed", "cancelled"]
 STDOUT, STDERR, SYSTEM = 0, 1, 2  # streams of a log line; SYSTEM is what the platform itself says
@@ -32,6 +34,15 @@ class ArtifactRef:
     sha256: str
     size: int
     media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLogin:
+    """How the app's org is known to one registry."""
+
+    registry: str
+    username: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,7 @@ class Claim:
     artifact: ArtifactRef
     runtime: str = "process"
     limits: BuildLimits = BuildLimits()
+    registries: tuple[RegistryLogin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +107,8 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a build ended. A success has package and process types, a failure its error."""
+    """How a build ended. A success has package and process types, a failure its error. `image`: what was pinned, where
+    the release is an image."""
 
     outcome: Literal["succeeded", "failed", "cancelled"]
     builder: str = ""
@@ -103,6 +116,7 @@ class Outcome:
     process_types: dict[str, str] = field(default_factory=dict)
     error: Failure | None = None
     steps: tuple[Step, ...] = ()
+    image: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As the finish call wants it: what does not apply is left out."""
@@ -136,7 +150,13 @@ def claim_from(data: object) -> Claim:
             disk_mb=int(_number(limits, "disk_mb", default.disk_mb)),
             file_mb=int(_number(limits, "file_mb", default.file_mb)),
         ),
+        registries=tuple(_login(one) for one in top.get("registries") or ()),
     )
+
+
+def _login(data: object) -> RegistryLogin:
+    one = _object(data, "registry")
+    return RegistryLogin(_text(one, "registry"), _text(one, "username"), _text(one, "password"))
 
 
 def renewed_from(data: object) -> Renewed:

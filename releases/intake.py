@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from pathlib import Path
 
 from omni.kernel.errors import FieldError, InvalidInput
+from releases import image_archive
+from releases.contract import IMAGE_REFERENCE
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _SHA256_DIGEST = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):\s*(?:;[^,]*)?(?=,|$)")
 _TAR_MAGIC_AT = 257
+_REFERENCE_BYTES = 4096
 
 
 def check_version(version: str) -> str:
@@ -47,6 +51,36 @@ def check_digest(announced: str | None, sha256: str) -> None:
         raise InvalidInput(
             f"The body's sha256 is {sha256}, the announced one {announced}; nothing was kept.", code="digest_mismatch"
         )
+
+
+def upload_type(path: Path, said: str, runtime: str) -> str:
+    """What kind of upload it is: an archive, or the name of an image. Raises InvalidInput."""
+    if said != "application/json":
+        return archive_type(path, said)
+    _image_reference(path)
+    if runtime != "docker":
+        raise InvalidInput(
+            "An image runs only where the app's runtime is docker.",
+            code="image_needs_docker",
+            next='PATCH /app/<app> {"runtime": "docker"}',
+        )
+    return IMAGE_REFERENCE
+
+
+def _image_reference(path: Path) -> str:
+    """The `image` of `{"image": "…"}`. Raises InvalidInput."""
+    try:
+        data = json.loads(path.read_bytes()) if path.stat().st_size <= _REFERENCE_BYTES else None
+    except ValueError:
+        data = None
+    if not isinstance(data, dict) or set(data) != {"image"} or not isinstance(data["image"], str):
+        raise InvalidInput('{"image": "<reference>"} is wanted, and nothing else in it.', code="bad_image_reference")
+    if not image_archive.is_reference(data["image"]):
+        detail = "registry/name:tag or registry/name@sha256:… is wanted, the name in lower case."
+        raise InvalidInput(
+            "It is no image reference.", code="bad_image_reference", errors=[FieldError("/image", "invalid", detail)]
+        )
+    return data["image"]
 
 
 def archive_type(path: Path, said: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from django.db import models
 
+from accounts.models import Org
 from apps.models import App, ConfigRevision
 from releases.states import BuildStatus
 
@@ -42,6 +43,7 @@ class Build(models.Model):
     lease_until = models.DateTimeField(null=True)
     deadline_at = models.DateTimeField(null=True)
     builder = models.CharField(max_length=16, default="")
+    image = models.CharField(max_length=500, default="")  # pinned by digest, where the release is an image
     steps = models.JSONField(default=list)
     error_code = models.CharField(max_length=64, default="")
     error_detail = models.CharField(max_length=2000, default="")
@@ -80,6 +82,25 @@ class Release(models.Model):
 
     def __str__(self) -> str:
         return f"{self.app} #{self.number} ({self.version})"
+
+
+class RegistryCredential(models.Model):
+    """How an org is known to one private image registry; `password` is sealed."""
+
+    id = models.BigAutoField(primary_key=True)
+    org = models.ForeignKey(Org, on_delete=models.CASCADE, related_name="registries")
+    registry = models.CharField(max_length=260)
+    username = models.CharField(max_length=200)
+    password = models.TextField()
+    created_by = models.CharField(max_length=160)
+    created_at = models.DateTimeField()
+    revision = models.BigIntegerField(default=1)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=("org", "registry"), name="releases_registry_once")]
+
+    def __str__(self) -> str:
+        return f"{self.username} at {self.registry}"
 
 
 class BuildLogLine(models.Model):

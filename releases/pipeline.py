@@ -7,16 +7,19 @@ what happens with the result, and must not be trusted with more than one attempt
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from releases import image_archive
 from releases.build_errors import BuildFailed, BuildStopped
 from releases.build_sandbox import MIB, BuildSandbox, Room
 from releases.builders import Plan, Source, detect
 from releases.builders.base import HostTools
-from releases.contract import Claim, Package, StepName
+from releases.contract import IMAGE_REFERENCE, Claim, Package, StepName
+from releases.image_build import ImageBuild, Made
 from releases.lease import LeaseKeeper, Steps, Stop
 from releases.log_stream import LogStream
 from releases.registry_settings import RegistrySettings
@@ -45,6 +48,8 @@ class Work:
     tree: Path | None = None
     plan: Plan | None = None
     package: Package | None = None
+    engine: str = ""
+    image: str = ""
 
     @property
     def deadline(self) -> float:
@@ -55,14 +60,64 @@ def run(work: Work) -> None:
     """The whole story; afterwards `work` holds plan and package. Raises BuildFailed or BuildStopped."""
     with _step(work, "fetch"):
         _fetch(work)
+    if (kind := _image_kind(work)) is not None:
+        _run_image(work, kind)
+        return
     with _step(work, "unpack"):
         work.tree = _unpack(work)
     with _step(work, "detect"):
         work.plan = _detect(work, work.tree)
     with _step(work, "build"):
-        _build(work, work.tree, work.plan)
+        if work.plan.image:
+            made = _images(work).make("dockerfile", str(work.tree), f"omni-build:app-{work.claim.app_id}")
+        else:
+            _build(work, work.tree, work.plan)
+    if work.plan.image:
+        with _step(work, "package"):
+            _keep_image(work, made)
+        return
     with _step(work, "package"):
         work.package = _package(work, work.tree)
+
+
+def _image_kind(work: Work) -> str | None:
+    """Whether the upload is an image, and how; None for a folder."""
+    if work.claim.artifact.media_type == IMAGE_REFERENCE:
+        return "reference"
+    is_one = work.claim.runtime == "docker" and image_archive.is_image_archive(work.room.artifact)
+    return "archive" if is_one else None
+
+
+def _run_image(work: Work, kind: str) -> None:
+    """There is nothing to unpack and nothing to detect."""
+    work.plan = Plan("image", process_types={"web": ""}, image=True)
+    work.keeper.builder = work.plan.builder
+    source = str(work.room.artifact)
+    if kind == "reference":
+        source = json.loads(work.room.artifact.read_bytes())["image"]
+        work.log.say(f"Pulling {source}")
+    with _step(work, "build"):
+        made = _images(work).make(kind, source, "")
+    with _step(work, "package"):
+        _keep_image(work, made)
+
+
+def _images(work: Work) -> ImageBuild:
+    return ImageBuild(
+        engine=work.engine,
+        room=work.room,
+        limits=work.claim.limits,
+        logins=work.claim.registries,
+        stop=work.stop,
+        sink=work.log.line,
+        deadline=work.deadline,
+    )
+
+
+def _keep_image(work: Work, made: Made) -> None:
+    work.image, work.package = made.reference, made.package
+    work.log.say(f"Image {made.reference}, {made.package.size} bytes")
+    _put(work, made.package)
 
 
 @contextlib.contextmanager
@@ -172,11 +227,15 @@ def _package(work: Work, tree: Path) -> Package:
     work.stop.check()
     package = Package(packed.sha256, packed.size)
     work.log.say(f"Packed {package.size} bytes, sha256 {package.sha256[:12]}…")
+    _put(work, package)
+    return package
+
+
+def _put(work: Work, package: Package) -> None:
     claim = work.claim
     work.plane.put_package(
         claim.build_id, claim.token, package, work.room.package, work.keeper.left_s() + 60, work.stop.check
     )
-    return package
 
 
 def _limits(work: Work) -> Limits:

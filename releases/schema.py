@@ -37,6 +37,7 @@ class BuildShape(serializers.Serializer[Any]):
     status = serializers.ChoiceField([s for s in BuildStatus.values if s != BuildStatus.LOST])
     attempt = serializers.IntegerField()
     builder = serializers.CharField(allow_null=True)
+    image = serializers.CharField(allow_null=True)
     artifact = StoredBytes()
     deploy = serializers.BooleanField()
     cancel_requested = serializers.BooleanField()
@@ -61,6 +62,7 @@ class ReleaseShape(serializers.Serializer[Any]):
     build_id = serializers.IntegerField()
     artifact = StoredBytes()
     package = StoredBytes()
+    image = serializers.CharField(allow_null=True)
     process_types = serializers.DictField(child=serializers.CharField())
     config = serializers.IntegerField()
     reason = serializers.CharField()
@@ -98,6 +100,7 @@ DIGEST = OpenApiParameter("Content-Digest", str, OpenApiParameter.HEADER, descri
 KEY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, description="replays the first answer for 24 h")
 UPLOAD_BODY: dict[Any, Any] = {
     **dict.fromkeys(ARCHIVE_TYPES, OpenApiTypes.BINARY),
+    "application/json": {"type": "object", "properties": {"image": {"type": "string"}}, "required": ["image"]},
     "multipart/form-data": {
         "type": "object",
         "properties": {"file": {"type": "string", "format": "binary"}, "deploy": {"type": "boolean"}},

@@ -20,7 +20,7 @@ from celery import shared_task, signals
 from celery.exceptions import SoftTimeLimitExceeded
 
 from omni.kernel import config as configuration
-from releases import pipeline, worker_given, worker_sweep
+from releases import engine_door, pipeline, worker_given, worker_sweep
 from releases.build_errors import BuildFailed, BuildStopped
 from releases.build_sandbox import Room, host_facts, uid_of
 from releases.builders.base import HostTools
@@ -56,6 +56,7 @@ class WorkerSettings:
     uid_base: int
     bwrap: str
     tls: str = ""
+    engine: str = ""
 
     def control_plane(self, timeout_s: float = 10.0) -> ControlPlane:
         """A client of its own, for one thread."""
@@ -84,6 +85,7 @@ def worker_settings() -> WorkerSettings:
         uid_base=config.agent.uid_base,
         bwrap=config.binaries.bwrap,
         tls=os.environ.get("OMNI_WORKER_TLS", ""),
+        engine=os.environ.get(engine_door.VARIABLE, ""),
     )
 
 
@@ -144,6 +146,7 @@ def _run(
     facts = host_facts(settings.bwrap)
     tools = HostTools.found(relocate=facts.isolation == "none")
     work = pipeline.Work(claim, plane, room, facts, tools, registries(), keeper, steps, stop, stream)
+    work.engine = settings.engine
     try:
         room.make(owned=facts.user_switch)
         pipeline.run(work)
@@ -167,7 +170,8 @@ def _run(
     if work.plan is None or work.package is None:
         raise AssertionError("a pipeline that ended well has a plan and a package")
     stream.say("Built")
-    return Outcome("succeeded", work.plan.builder, work.package, work.plan.process_types, steps=steps.all())
+    types = work.plan.process_types
+    return Outcome("succeeded", work.plan.builder, work.package, types, steps=steps.all(), image=work.image)
 
 
 def _failed(keeper: LeaseKeeper, steps: Steps, stream: LogStream, failure: Failure) -> Outcome:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from omni.kernel import config as configuration
-from releases import worker_given, worker_sweep
+from releases import engine_door, worker_given, worker_sweep
 from releases.registry_settings import RegistrySettings
 from releases.registry_settings import read as read_registries
 from releases.worker_given import Given
-from sandbox import bubblewrap, cgroups, identity, namespaces, network
+from sandbox import bubblewrap, cgroups, engines, identity, namespaces, network
 from sandbox.namespaces import Shown
 from sandbox.probe import Facts, probe
 
@@ -50,6 +50,8 @@ class Place:
     uid: int
     uid_base: int
     bwrap: str
+    engine: str = ""
+    door: Path = Path()
 
     @property
     def given(self) -> Path:
@@ -69,7 +71,7 @@ def main(command: list[str]) -> NoReturn:
         sys.exit("usage: python -m releases.worker_start COMMAND...")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        _run(command, dict(os.environ))
+        _run(command, {**os.environ, engine_door.VARIABLE: engines.find(configuration.load_or_exit().agent.docker)})
     _run(command, _become_worker(_place()))
 
 
@@ -84,11 +86,16 @@ def _become_worker(place: Place) -> dict[str, str]:
         log.warning(why)
         facts = probe(place.bwrap or None, cgroup_parent=place.groups, filtered=filtered)
         hand_over(place, Given(_noted(facts, [*notes, why]), registries))
-        return {**os.environ, worker_given.VARIABLE: str(place.given / "given.json")}
+        return {
+            **os.environ,
+            engine_door.VARIABLE: place.engine,
+            worker_given.VARIABLE: str(place.given / "given.json"),
+        }
     hand_over(place, Given(_noted(facts, notes), registries))
+    door = engine_door.keep(place.door, place.uid, place.engine) if place.engine else ""
     step_down(place, registries, facts.bwrap)
     log.info("the build worker is user %s", place.uid)
-    return own_environment(place)
+    return {**own_environment(place), engine_door.VARIABLE: door}
 
 
 def _place() -> Place:
@@ -96,8 +103,16 @@ def _place() -> Place:
     directory = Path(os.environ.get("OMNI_WORKER_DIR") or config.state / "worker").absolute()
     broker = Path(config.broker.removeprefix("redis+socket://")) if "+socket://" in config.broker else None
     uid = identity.uid_for("worker", 0, config.agent.uid_base)
+    engine = engines.find(config.agent.docker)
     return Place(
-        directory, config.state, broker.parent if broker else None, uid, config.agent.uid_base, config.binaries.bwrap
+        directory=directory,
+        state=config.state,
+        broker_folder=broker.parent if broker else None,
+        uid=uid,
+        uid_base=config.agent.uid_base,
+        bwrap=config.binaries.bwrap,
+        engine=engine,
+        door=engine_door.folder_for(directory) if engine and os.geteuid() == 0 else Path(),
     )
 
 
@@ -222,6 +237,8 @@ def _shown(place: Place, registries: RegistrySettings, bwrap: str | None) -> lis
             found[path] = Shown(path, source=str(place.given / name))
     if place.given.exists():
         found[str(place.given)] = Shown(str(place.given))
+    if place.engine and place.door.is_dir():
+        found[str(place.door)] = Shown(str(place.door), writable=True)
     if place.broker_folder is not None and place.broker_folder.exists():
         found[str(place.broker_folder)] = Shown(str(place.broker_folder), writable=True)
     return list(found.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from omni.testing.docker_engine import DockerEngine, missing
+from omni.testing.image_registry import ImageRegistry
 from tests.running_platform import EXAMPLES, Api, Platform, archive, wait_for
 
 pytestmark = [pytest.mark.story, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
@@ -63,6 +65,104 @@ def test_an_app_runs_in_containers_and_survives_its_engine(running: Platform, en
     api.healthy("boxed", 2, "v1")
     lines = api.ok("GET", "/app/boxed/logs?tail=50")["items"]
     assert lines
+
+
+DOCKERFILE = """FROM busybox
+COPY index.html /www/index.html
+RUN echo made in an engine
+EXPOSE 8042
+CMD ["sh", "-c", "exec httpd -f -p $PORT -h /www"]
+"""
+
+
+def test_images_come_from_a_dockerfile_a_registry_and_an_archive(running: Platform, engine: DockerEngine) -> None:
+    api = running.api()
+    wait_for(lambda: with_docker(api), "a node with docker", 30)
+    engine.import_busybox("busybox:latest")
+    app = api.create("imaged", runtime="docker", instances=1)
+
+    build = api.built("imaged", "v1", archive(Path("/nowhere"), Dockerfile=DOCKERFILE, index__html="from a Dockerfile"))
+    assert (build["status"], build["builder"], build["error"]) == ("succeeded", "dockerfile", None)
+    said = [line["line"] for line in api.ok("GET", f"{build['links']['logs']}?limit=500")["items"]]
+    assert "made in an engine" in said
+    api.healthy("imaged", 1, "v1")
+    assert open_app(running, app).text == "from a Dockerfile"
+
+    with ImageRegistry("anna:geheim") as registry:
+        name = f"{registry.host}/team/site:1"
+        engine.docker(
+            "build",
+            "-t",
+            name,
+            "-",
+            stdin=DOCKERFILE.replace("COPY index.html", "RUN mkdir /www && echo from a registry >").encode(),
+        )
+        engine.docker("login", "-u", "anna", "-p", "geheim", registry.host)
+        engine.docker("push", name)
+        engine.docker("logout", registry.host)
+        engine.docker("rmi", name)
+        assert failed(api, "v2", f"{registry.host}/team/none:1") == "registry_refused"
+        given = {"registry": registry.host, "username": "anna", "password": "geheim"}
+        shown = api.ok("POST", "/orgs/default/registries", given)
+        assert shown["password"] == {"secret": True}
+        assert failed(api, "v2", f"{registry.host}/team/none:1") == "image_not_found"
+        build = named(api, "v2", name)
+        assert build["status"] == "succeeded", build
+        assert build["image"].startswith(f"{registry.host}/team/site@sha256:")
+    assert failed(api, "v3", f"{registry.host}/team/site:1") == "registry_unreachable"
+    api.healthy("imaged", 1, "v2")
+    assert open_app(running, app).text == "from a registry\n"
+
+    engine.docker(
+        "build",
+        "-t",
+        "saved:1",
+        "-",
+        stdin=DOCKERFILE.replace("COPY index.html", "RUN mkdir /www && echo saved >").encode(),
+    )
+    engine.docker("save", "-o", str(engine.folder / "saved.tar"), "saved:1")
+    engine.docker("rmi", "saved:1")
+    build = api.built("imaged", "v4", gzip.compress((engine.folder / "saved.tar").read_bytes(), 1))
+    assert (build["status"], build["builder"]) == ("succeeded", "image"), build
+    api.healthy("imaged", 1, "v4")
+    assert open_app(running, app).text == "saved\n"
+    assert "saved" not in engine.docker("image", "ls", "--format", "{{.Repository}}")
+
+    answer = api("POST", "/app/imaged/rollback", {"version": "v1"})
+    assert answer.status_code == 202
+    api.healthy("imaged", 1, "v1")
+    assert open_app(running, app).text == "from a Dockerfile"
+
+
+def test_a_dockerfile_build_is_cancelled_within_seconds(running: Platform, engine: DockerEngine) -> None:
+    api = running.api()
+    engine.import_busybox("busybox:latest")
+    api.create("slow", runtime="docker")
+    data = archive(Path("/nowhere"), Dockerfile="FROM busybox\nRUN echo begun && sleep 600\n")
+    build = api.upload("slow", "v1", data).json()
+    logs = f"{build['links']['logs']}?limit=100"
+    wait_for(
+        lambda: [one for one in api.ok("GET", logs)["items"] if one["line"] == "begun"], "the build's first word", 40
+    )
+    api.ok("POST", f"{build['links']['self']}/cancel")
+    ended = wait_for(lambda: status(api, build) not in ("queued", "building") and status(api, build), "its end", 20)
+    assert ended == "cancelled"
+    wait_for(lambda: "sleep 600" not in engine.docker("ps", "--no-trunc"), "the end of its container", 20)
+
+
+def status(api: Api, build: dict[str, Any]) -> str:
+    return str(api.ok("GET", build["links"]["self"])["status"])
+
+
+def named(api: Api, version: str, image: str) -> dict[str, Any]:
+    """Upload a reference and wait for its build."""
+    build = api.ok("POST", f"/app/imaged/release/{version}/upload", {"image": image})
+    wait_for(lambda: status(api, build) in ("succeeded", "failed"), "the build's end", 60)
+    return dict(api.ok("GET", build["links"]["self"]))
+
+
+def failed(api: Api, version: str, image: str) -> str:
+    return str((named(api, version, image)["error"] or {}).get("code"))
 
 
 def with_docker(api: Api) -> dict[str, Any] | None:

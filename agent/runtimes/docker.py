@@ -45,6 +45,7 @@ from agent.runtimes.base import (
 from agent.runtimes.engine import figures, launching, output
 from agent.runtimes.engine.client import OLDEST_API, Away, Declined, Engine, EngineError
 from agent.runtimes.engine.ends import Ends
+from agent.runtimes.engine.images import Images
 from agent.runtimes.engine.launching import Surroundings
 from agent.runtimes.engine.networks import Networks
 from agent.runtimes.engine.output import Output
@@ -86,6 +87,7 @@ class DockerRuntime(Runtime):
         self._outputs: dict[str, Output] = {}
         self._places: dict[str, figures.Place] = {}
         self._settled: set[str] = set()
+        self.images = Images(engine, settings.platform)
 
     async def probe(self) -> Capabilities:
         try:
@@ -313,7 +315,8 @@ class DockerRuntime(Runtime):
         return f"{self._settings.platform}-host:1"
 
     async def leave(self) -> None:
-        """Nothing of this platform is to be left on the engine."""
+        """Nothing of this platform is to be left on the engine; images come again from their packages."""
+        await self.images.discard_all()
         with contextlib.suppress(EngineError):
             await self._engine.call(lambda client: client.remove_image(self._host_image, noprune=True))
 
@@ -399,6 +402,10 @@ def of(config: Config) -> DockerRuntime:
     instances_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(instances_dir / NOTE, {"engine": config.docker, "subnets": config.docker_subnets})
     return DockerRuntime(Engine(config.docker), settings)
+
+
+def images_of(runtime: Runtime | None) -> Images | None:
+    return runtime.images if isinstance(runtime, DockerRuntime) else None
 
 
 def noted(instances_dir: Path) -> DockerRuntime | None:

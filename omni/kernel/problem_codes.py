@@ -232,6 +232,18 @@ _ROWS = (
     ),
     ("file_missing", 422, "The form has no file.", "Name the file's part `file`."),
     ("bad_archive", 422, "The upload is no tar.gz, tar or zip.", "tar -czf app.tar.gz -C <folder> ."),
+    (
+        "bad_image_reference",
+        422,
+        "The upload names no image.",
+        'Send {"image": "registry/name:tag"} as application/json.',
+    ),
+    (
+        "image_needs_docker",
+        422,
+        "An image runs only in the docker runtime.",
+        'PATCH /app/<app> {"runtime": "docker"}, then upload again.',
+    ),
     ("bad_digest", 422, "The digest cannot be read.", "Content-Digest: sha-256=:<base64 of the 32 bytes>:"),
     (
         "digest_mismatch",

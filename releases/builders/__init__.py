@@ -22,10 +22,10 @@ _KINDS: tuple[tuple[str, Builder], ...] = (
 
 def detect(source: Source) -> Plan:
     """The plan for an upload. Raises BuildFailed; when nothing fits, the error says what was looked for."""
-    if source.runtime == "docker" and source.has(dockerfile.NAME):
-        dockerfile.plan(source)
     if source.has(procfile.NAME):
         source = replace(source, procfile=procfile.parse(source.read(procfile.NAME)))
+    if source.runtime == "docker" and (found := dockerfile.plan(source)) is not None:
+        return replace(found, process_types=source.procfile or found.process_types)
     for _, build in _KINDS:
         plan = build(source)
         if plan is not None:

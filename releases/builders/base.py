@@ -46,6 +46,7 @@ class Plan:
     process_types: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    image: bool = False  # an engine builds it, in no sandbox of ours; its package is an image
 
 
 @dataclass(frozen=True)

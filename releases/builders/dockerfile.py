@@ -1,4 +1,4 @@
-"""Dockerfile: for apps whose runtime is docker, which this platform does not run yet; says so with a clear code."""
+"""Dockerfile: for apps whose runtime is docker; the engine builds it. A Procfile beside it names other processes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from releases.builders.base import Plan, Source
 
 NAME = "Dockerfile"
 LOOKS_FOR = f"{NAME} (only for apps whose runtime is docker)"
+IMAGES_OWN = ""  # the command that the image itself names
 
 
 def plan(source: Source) -> Plan | None:
     """Asked first for runtime docker, last for any other."""
-    if source.runtime == "docker" and source.has(NAME):
-        raise BuildFailed("dockerfile_not_supported", f"A {NAME} is not built yet; without one the upload is detected.")
-    if source.has(NAME):
+    if not source.has(NAME):
+        return None
+    if source.runtime != "docker":
         raise BuildFailed(
             "dockerfile_needs_docker",
             f"A {NAME} is built only for apps with runtime docker, and nothing else was found to build.",
         )
-    return None
+    return Plan("dockerfile", process_types={"web": IMAGES_OWN}, image=True)

@@ -70,7 +70,6 @@ def test_which_files_make_which_kind(files: dict[str, str], builder: str, web: s
         ({"Procfile": ""}, "process", "bad_procfile", "web"),
         ({"Procfile": "x" * 2_000_000}, "process", "unreadable_file", "larger"),
         ({"Dockerfile": ""}, "process", "dockerfile_needs_docker", "runtime docker"),
-        ({"Dockerfile": "", "app.py": ""}, "docker", "dockerfile_not_supported", "Dockerfile"),
     ],
 )
 def test_what_cannot_be_built_says_why(
@@ -80,6 +79,16 @@ def test_what_cannot_be_built_says_why(
         plan_for(tmp_path, files, runtime)
     assert refusal.value.code == code
     assert says in refusal.value.detail
+
+
+def test_a_dockerfile_comes_first_where_the_runtime_is_docker_and_a_procfile_names_its_processes(
+    tmp_path: Path,
+) -> None:
+    plan = plan_for(tmp_path, {"Dockerfile": "FROM x", "app.py": ""}, "docker")
+    assert (plan.builder, plan.process_types, plan.image) == ("dockerfile", {"web": ""}, True)
+    plan = plan_for(tmp_path, {"Dockerfile": "FROM x", "Procfile": "web: serve"}, "docker")
+    assert (plan.builder, plan.process_types) == ("dockerfile", {"web": "serve"})
+    assert plan_for(tmp_path, {"Dockerfile": "", "app.py": "", "Procfile": "web: x"}).image is False
 
 
 def test_a_failed_detection_names_everything_that_was_looked_for(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 uploads    accept an upload: artifact and queued build
 builds     claim, renew, finish, cancel, declare lost
 releases   the next release for a version, a configuration, a rollback
+registries how an org is known to private registries
 purge      what a deleted app leaves, and artifacts that nobody refers to
 """
 
@@ -20,6 +21,7 @@ from releases.services.builds import (
 )
 from releases.services.purge import BATCH as PURGE_BATCH
 from releases.services.purge import Purged, collect_artifacts, discard, purge_app
+from releases.services.registries import registry_logins, remove_registry, store_registry
 from releases.services.releases import (
     change_configuration,
     deploy_version,
@@ -49,8 +51,11 @@ __all__ = [
     "finish_build",
     "previous_release",
     "purge_app",
+    "registry_logins",
     "release_for",
+    "remove_registry",
     "renew_lease",
     "renewal_of",
     "rollback_release",
+    "store_registry",
 ]

@@ -56,6 +56,7 @@ class BuildResult:
     process_types: dict[str, str] = field(default_factory=dict)
     error_code: str = ""
     error_detail: str = ""
+    image: str = ""
     steps: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -247,7 +248,7 @@ def _succeed(tx: Transaction, app: App, build: Build, result: BuildResult) -> No
         reason=f"build {build.pk}",
         created_by=build.created_by,
     )
-    _move_out(tx, build, BuildStatus.SUCCEEDED, result, release_number=release.number)
+    _move_out(tx, build, BuildStatus.SUCCEEDED, result, release_number=release.number, image=result.image)
     _record(tx, "build.succeeded", build, {"release": release.number, "version": build.version})
     if build.deploy and not _overtaken(build) and not _held_up(tx, app, build, release.number):
         app_services.wish(tx, app, release_number=release.number, process_types=release.process_types, kind="deploy",

@@ -7,13 +7,13 @@ is `Away` (nobody knows what it would have said), or it `Declined` and said why.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from sandbox.engines import SOCKETS, find
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -23,9 +23,6 @@ T = TypeVar("T")
 CALL_S = 20.0
 LONG_CALL_S = 900.0  # loading an image
 _THREADS = 8
-AUTO = "auto"
-OFF = "off"
-SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
 OLDEST_API = (1, 40)
 
 
@@ -43,17 +40,6 @@ class Declined(EngineError):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
-
-
-def find(wanted: str) -> str:
-    """The engine's URL: as given, or the first socket that is there; "" when there is none."""
-    if wanted != AUTO:
-        return "" if wanted == OFF else wanted
-    for path in SOCKETS:
-        with contextlib.suppress(OSError):
-            if Path(path).is_socket():
-                return f"unix://{path}"
-    return ""
 
 
 class Engine:
