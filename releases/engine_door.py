@@ -79,6 +79,7 @@ class _Request(socketserver.BaseRequestHandler):
             head, rest = _head(client)
             first, _, headers = head.partition(b"\r\n")
             method, target, _ = first.decode("ascii").split(" ", 2)
+            length = body_length(headers)
         except (OSError, ValueError):
             return
         if (why := refusal(method, target, headers)) is not None:
@@ -92,14 +93,14 @@ class _Request(socketserver.BaseRequestHandler):
             return
         with engine:
             client.settimeout(None)
-            engine.sendall(first + b"\r\n" + _closing(headers) + b"\r\n\r\n" + rest)
-            _both_ways(client, engine)
+            engine.sendall(head + b"\r\n\r\n")
+            _both_ways(client, engine, length, rest)
 
 
-def _head(client: socket.socket) -> tuple[bytes, bytes]:
+def _head(peer: socket.socket) -> tuple[bytes, bytes]:
     data = b""
     while b"\r\n\r\n" not in data:
-        piece = client.recv(_BLOCK)
+        piece = peer.recv(_BLOCK)
         data += piece
         if not piece or len(data) > _HEAD_BYTES + _BLOCK:
             raise ValueError("no request")
@@ -107,9 +108,15 @@ def _head(client: socket.socket) -> tuple[bytes, bytes]:
     return head, rest
 
 
-def _closing(headers: bytes) -> bytes:
-    kept = [line for line in headers.split(b"\r\n") if not line.lower().startswith((b"connection:", b"keep-alive:"))]
-    return b"\r\n".join([*kept, b"Connection: close"])
+def body_length(headers: bytes) -> int:
+    """How much follows the head. Raises ValueError where that is not said plainly, once: nothing may hide behind it."""
+    found = [line.partition(b":") for line in headers.split(b"\r\n")]
+    lengths = [value.strip() for name, _, value in found if name.strip().lower() == b"content-length"]
+    if any(name.strip().lower() == b"transfer-encoding" for name, _, _ in found) or len(lengths) > 1:
+        raise ValueError("one Content-Length is wanted")
+    if lengths and not lengths[0].isdigit():
+        raise ValueError("no length")
+    return int(lengths[0]) if lengths else 0
 
 
 def _say(client: socket.socket, status: int, text: str) -> None:
@@ -131,21 +138,38 @@ def _connect(engine: str) -> socket.socket:
     return made
 
 
-def _both_ways(client: socket.socket, engine: socket.socket) -> None:
-    """Until either hangs up; then both."""
+def _both_ways(client: socket.socket, engine: socket.socket, length: int, rest: bytes) -> None:
+    """One request and its answer; when either side hangs up, the other hears it.
 
-    def pump(source: socket.socket, target: socket.socket) -> None:
+    The engine is not told that the connection is for one request: it would then not notice a worker that hangs up. The
+    worker is, and whatever it sends beyond its request ends the connection.
+    """
+
+    def up() -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(_BLOCK):
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+            left, data = length, rest
+            while len(data) <= left:
+                engine.sendall(data)
+                left -= len(data)
+                if not (data := client.recv(_BLOCK)):
+                    break
+        _hang_up(client, engine)
 
-    up = threading.Thread(target=pump, args=(client, engine), daemon=True)
-    up.start()
-    pump(engine, client)
-    up.join(_HEAD_S)
+    thread = threading.Thread(target=up, daemon=True)
+    thread.start()
+    with contextlib.suppress(OSError, ValueError):
+        head, more = _head(engine)
+        client.sendall(head + b"\r\nConnection: close\r\n\r\n" + more)
+        while data := engine.recv(_BLOCK):
+            client.sendall(data)
+    _hang_up(client, engine)
+    thread.join(_HEAD_S)
+
+
+def _hang_up(*ends: socket.socket) -> None:
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def folder_for(directory: Path) -> Path:

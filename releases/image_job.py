@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import tarfile
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ _MIB = 1024 * 1024
 _CALL_S = 600.0
 _LOADED = "Loaded image ID: "
 _SHARES = 512
+_TAIL = 8  # lines before the end that may say why
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # the engine paints what went to stderr
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +162,15 @@ def _say_all(events: Iterable[dict[str, Any]], kind: str) -> None:
     tail: list[str] = []
     for event in events:
         if "error" in event:
-            raise failed_of("\n".join([*tail[-5:], str(event["error"])]), kind)
+            raise failed_of("\n".join([*tail, str(event["error"])]), kind)
         text = str(event.get("stream") or event.get("status") or "")
         if event.get("progressDetail"):
             continue
         if "id" in event and "status" in event:
             text = f"{event['id']}: {text}"
-        for line in text.splitlines():
+        for line in _COLOUR.sub("", text).splitlines():
             if line.strip():
-                tail = [*tail[-20:], line]
+                tail = [*tail[-_TAIL:], line]
                 _tell(log=line)
 
 

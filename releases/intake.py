@@ -71,7 +71,7 @@ def _image_reference(path: Path) -> str:
     """The `image` of `{"image": "…"}`. Raises InvalidInput."""
     try:
         data = json.loads(path.read_bytes()) if path.stat().st_size <= _REFERENCE_BYTES else None
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or set(data) != {"image"} or not isinstance(data["image"], str):
         raise InvalidInput('{"image": "<reference>"} is wanted, and nothing else in it.', code="bad_image_reference")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import platform_of
-from agent.runtimes.base import Observation, Runtime, Unavailable, Unknown
+from agent.runtimes.base import Observation, Refused, Runtime, Unavailable, Unknown
 from agent.runtimes.docker import DockerRuntime, Settings
 from agent.runtimes.engine.client import Engine
 from agent.runtimes.engine.output import POSITION
@@ -222,3 +222,31 @@ async def answers(host: str, port: int) -> bool:
 def gap_free(text: str, word: str) -> bool:
     lines = text.splitlines()
     return lines == [f"{word} {number}" for number in range(1, len(lines) + 1)]
+
+
+def test_an_image_goes_from_its_package_into_the_engine_without_a_name_of_its_own(
+    bench: DockerBench, engine: DockerEngine
+):
+    async def story() -> None:
+        engine.import_busybox("busybox:latest")
+        runtime = bench.driver()
+        assert isinstance(runtime, DockerRuntime)
+        archive, named, digest = bench.directory / "a.tar", bench.directory / "b.tar", "d" * 64
+        about = engine.docker("image", "inspect", "-f", "{{.Id}}", "busybox").strip()
+        engine.docker("save", "-o", str(archive), about)
+        engine.docker("save", "-o", str(named), "busybox:latest")
+        with pytest.raises(Refused):
+            await runtime.images.load(digest, named)
+        assert not await runtime.images.has(digest)
+        await runtime.images.load(digest, archive)
+        assert await runtime.images.has(digest)
+        launch = replace(bench.launch(1), image=runtime.images.name(digest), command="echo up; exit 4")
+        handle = await runtime.start(launch)
+        await asyncio.wait_for(runtime.wait(handle), 10)
+        assert (await runtime.observe(handle)).code == 4
+        await runtime.remove(handle)
+        assert bench.said(1) == "up\n"
+        await runtime.images.discard_all()
+        assert not await runtime.images.has(digest)
+
+    asyncio.run(story())

@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._say(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def do_POST(self) -> None:
         self._body()
