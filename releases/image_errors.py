@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _LONGEST = 600
-_RULES: tuple[tuple[str, str, str], ...] = (
+RULES: tuple[tuple[str, str, str], ...] = (
     (r"no space left on device", "engine_disk_full", "The disk of the container engine is full."),
     (
         r"unauthorized|authentication required|no basic auth|403 forbidden|access to the resource is denied",
@@ -32,7 +32,7 @@ _RULES: tuple[tuple[str, str, str], ...] = (
     (r"non-zero code: 137", "out_of_memory", "A command was killed: it needed more memory than a build may have."),
     (r"non-zero code", "command_failed", "A command of the Dockerfile failed."),
 )
-_OTHERWISE = {
+OTHERWISE = {
     "reference": ("image_pull_failed", "The image could not be had."),
     "archive": ("bad_image_archive", "The engine refuses the image archive."),
     "dockerfile": ("build_failed", "The engine could not build it."),
@@ -51,8 +51,8 @@ class Failed(Exception):
 def failed_of(text: str, kind: str) -> Failed:
     """The engine's own words stay in the detail."""
     low = text.lower()
-    code, says = _OTHERWISE.get(kind, _OTHERWISE["dockerfile"])
-    for pattern, found, meaning in _RULES:
+    code, says = OTHERWISE.get(kind, OTHERWISE["dockerfile"])
+    for pattern, found, meaning in RULES:
         if re.search(pattern, low):
             code, says = found, meaning
             break

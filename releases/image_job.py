@@ -56,7 +56,8 @@ def main() -> int:
         meant = failed_of(str(error.explanation or error), job.kind)
         _tell(failed={"code": meant.code, "detail": meant.detail})
     except (DockerException, RequestException) as error:
-        _tell(failed={"code": "engine_unreachable", "detail": f"The container engine does not answer: {error}"[:500]})
+        away = Failed("engine_unreachable", f"The container engine does not answer: {error}"[:500])
+        _tell(failed={"code": away.code, "detail": away.detail})
     return 0
 
 
