@@ -16,8 +16,9 @@ from pathlib import Path
 from agent.config import Config
 from agent.protocol import PROTOCOL_VERSION, NodeFacts
 from agent.runtimes.base import Capabilities
+from agent.runtimes.engine.networks import BRIDGE_PREFIX
 from sandbox import identity, network
-from sandbox.network import Rule
+from sandbox.network import Bridges, Rule
 from sandbox.probe import Facts
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def with_filter(config: Config, facts: Facts) -> Facts:
     apps = identity.uid_range("app", config.uid_base)
     rules = [Rule(apps, [config.all_instance_ports], list(config.protected_ports))]
     try:
-        network.install(table_name(config.platform), rules)
+        network.install(table_name(config.platform), rules, Bridges(BRIDGE_PREFIX, list(config.protected_ports)))
     except (network.Unavailable, OSError) as error:
         log.warning("no network filter: %s", error)
         return replace(facts, network="shared", notes=[*facts.notes, f"network filter: {error}"])

@@ -36,9 +36,17 @@ class Rule:
     protected: list[Range] = field(default_factory=list)
 
 
-def install(table: str, rules: list[Rule]) -> None:
+@dataclass(frozen=True, slots=True)
+class Bridges:
+    """Containers reach this host by bridges whose names begin with `prefix`: what they are kept from there."""
+
+    prefix: str
+    protected: list[Range]
+
+
+def install(table: str, rules: list[Rule], bridges: Bridges | None = None) -> None:
     """Replace `table` as a whole, atomically; safe to repeat."""
-    _nft(ruleset(_checked(table), rules, _resolvers()))
+    _nft(ruleset(_checked(table), rules, _resolvers(), bridges))
 
 
 def remove(table: str) -> None:
@@ -55,7 +63,7 @@ def trial() -> None:
         remove(table)
 
 
-def ruleset(table: str, rules: list[Rule], resolvers: list[str]) -> str:
+def ruleset(table: str, rules: list[Rule], resolvers: list[str], bridges: Bridges | None = None) -> str:
     """The nft script (pure). Declaring, deleting and making the table in one transaction replaces it atomically."""
     lines = [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{"]
     lines += ["  chain output {", "    type filter hook output priority filter; policy accept;"]
@@ -63,6 +71,8 @@ def ruleset(table: str, rules: list[Rule], resolvers: list[str]) -> str:
     lines += ["  }"]
     for rule in rules:
         lines += [f"  chain {_chain(rule)} {{", *_chain_rules(rule, resolvers), "  }"]
+    if bridges is not None:
+        lines += _bridge_chains(bridges)
     return "\n".join([*lines, "}", ""])
 
 
@@ -81,6 +91,17 @@ def _chain_rules(rule: Rule, resolvers: list[str]) -> list[str]:
         lines.append(f"    tcp dport {_ports(rule.allowed)} accept")
     lines += ["    tcp flags & (syn | ack) == syn reject with tcp reset", "    meta l4proto != tcp reject"]
     return lines
+
+
+def _bridge_chains(bridges: Bridges) -> list[str]:
+    coming = f'iifname "{bridges.prefix}*"'
+    lines = ["  chain containers_in {", "    type filter hook input priority filter; policy accept;"]
+    if bridges.protected:
+        opening = f"tcp flags & (syn | ack) == syn tcp dport {_ports(bridges.protected)}"
+        lines.append(f"    {coming} {opening} reject with tcp reset")
+    lines += ["  }", "  chain containers_out {", "    type filter hook forward priority filter; policy accept;"]
+    # Cloud metadata, here too.
+    return [*lines, f"    {coming} ip daddr 169.254.0.0/16 reject", "  }"]
 
 
 def _chain(rule: Rule) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.network import Rule, Unavailable, _ports, install, remove, ruleset, trial
+from sandbox.network import Bridges, Rule, Unavailable, _ports, install, remove, ruleset, trial
 
 RANGES = st.lists(st.tuples(st.integers(0, 65535), st.integers(0, 65535)).map(lambda pair: (min(pair), max(pair))))
 
@@ -61,3 +61,10 @@ def test_a_table_is_replaced_as_a_whole_and_removed_without_trace() -> None:
         remove(name)
     remove(name)
     assert name not in tables()
+
+
+def test_containers_are_kept_from_control_ports_by_their_bridges() -> None:
+    script = ruleset("t", [], [], Bridges("omd", [(8000, 8002)]))
+    assert 'iifname "omd*" tcp flags & (syn | ack) == syn tcp dport { 8000-8002 } reject with tcp reset' in script
+    assert 'iifname "omd*" ip daddr 169.254.0.0/16 reject' in script
+    assert "iifname" not in ruleset("t", [Rule((1, 2))], [])
