@@ -31,7 +31,7 @@ def engine() -> Iterator[DockerEngine]:
 @pytest.fixture(scope="module")
 def running(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     given = {"port_base": 31300, "port_count": 100, "docker": engine.url}
-    platform = Platform.prepared(tmp_path_factory.mktemp("docker"), agent=given)
+    platform = Platform.prepared(tmp_path_factory.mktemp("docker"), members=1, agent=given)
     platform.start()
     yield platform
     assert platform.stop() == 0
@@ -48,7 +48,7 @@ def test_an_app_runs_in_containers_and_survives_its_engine(running: Platform, en
     api.healthy("boxed", 2, "v1")
     assert "container" in instances(api)[0]["handle"]
     assert open_app(running, app).status_code == 200
-    before = containers(engine)
+    before = containers(engine, app)
     assert len(before) == 2
 
     engine.kill()
@@ -57,11 +57,11 @@ def test_an_app_runs_in_containers_and_survives_its_engine(running: Platform, en
     wait_for(lambda: not with_docker(api), "the node without docker", 30)
     engine.start("--live-restore")
     wait_for(lambda: with_docker(api), "the node with docker again", 30)
-    assert containers(engine) == before
+    assert containers(engine, app) == before
     assert [one["restarts"] for one in api.ok("GET", "/app/boxed/instances")["items"]] == [0, 0]
 
     engine.docker("rm", "--force", sorted(before)[0])
-    wait_for(lambda: len(containers(engine) - before) == 1, "another container", 30)
+    wait_for(lambda: len(containers(engine, app) - before) == 1, "another container", 30)
     api.healthy("boxed", 2, "v1")
     lines = api.ok("GET", "/app/boxed/logs?tail=50")["items"]
     assert lines
@@ -175,8 +175,8 @@ def instances(api: Api) -> list[dict[str, Any]]:
     return [api.ok("GET", f"/app/boxed/instances/{one['id']}/details") for one in found]
 
 
-def containers(engine: DockerEngine) -> set[str]:
-    return set(engine.docker("ps", "--quiet", "--filter", "label=omni.instance").split())
+def containers(engine: DockerEngine, app: dict[str, Any]) -> set[str]:
+    return set(engine.docker("ps", "--quiet", "--filter", f"label=omni.app={app['id']}").split())
 
 
 def open_app(platform: Platform, app: dict[str, Any]) -> httpx.Response:

@@ -21,6 +21,8 @@ from omni.testing.docker_engine import DockerEngine, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
 
+# Test processes side by side have engines of their own, and one host between them.
+SUBNETS = f"10.{224 + os.getpid() % 31}.0.0/16"
 COUNTING = "n=0; while :; do n=$((n+1)); echo line $n; echo err $n >&2; sleep 0.01; done"
 
 
@@ -34,7 +36,7 @@ class DockerBench(Bench):
     def driver(self) -> Runtime:
         engine = Engine(self.ENGINE.url)
         platform = platform_of(self.directory)
-        settings = Settings("test", platform, self.directory, "127.0.0.1", 61000, 4 << 20, "10.222.0.0/16")
+        settings = Settings("test", platform, self.directory, "127.0.0.1", 61000, 4 << 20, SUBNETS)
         self.drivers.append(DockerRuntime(engine, settings))
         return self.drivers[-1]
 
