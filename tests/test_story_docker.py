@@ -47,7 +47,7 @@ def test_an_app_runs_in_containers_and_survives_its_engine(running: Platform, en
     assert api.built("boxed", "v1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
     api.healthy("boxed", 2, "v1")
     assert "container" in instances(api)[0]["handle"]
-    assert open_app(running, app).status_code == 200
+    wait_for(lambda: open_app(running, app).status_code == 200, "its page", 20)
     before = containers(engine, app)
     assert len(before) == 2
 
@@ -86,7 +86,7 @@ def test_images_come_from_a_dockerfile_a_registry_and_an_archive(running: Platfo
     said = [line["line"] for line in api.ok("GET", f"{build['links']['logs']}?limit=500")["items"]]
     assert "made in an engine" in said
     api.healthy("imaged", 1, "v1")
-    assert open_app(running, app).text == "from a Dockerfile"
+    wait_for(lambda: open_app(running, app).text == "from a Dockerfile", "its page", 20)
 
     with ImageRegistry("anna:geheim") as registry:
         name = f"{registry.host}/team/site:1"
@@ -111,7 +111,7 @@ def test_images_come_from_a_dockerfile_a_registry_and_an_archive(running: Platfo
         assert build["image"].startswith(f"{registry.host}/team/site@sha256:")
     assert failed(api, "v3", f"{registry.host}/team/site:1") == "registry_unreachable"
     api.healthy("imaged", 1, "v2")
-    assert open_app(running, app).text == "from a registry\n"
+    wait_for(lambda: open_app(running, app).text == "from a registry\n", "its page", 20)
 
     engine.docker(
         "build",
@@ -125,13 +125,13 @@ def test_images_come_from_a_dockerfile_a_registry_and_an_archive(running: Platfo
     build = api.built("imaged", "v4", gzip.compress((engine.folder / "saved.tar").read_bytes(), 1))
     assert (build["status"], build["builder"]) == ("succeeded", "image"), build
     api.healthy("imaged", 1, "v4")
-    assert open_app(running, app).text == "saved\n"
+    wait_for(lambda: open_app(running, app).text == "saved\n", "its page", 20)
     assert "saved" not in engine.docker("image", "ls", "--format", "{{.Repository}}")
 
     answer = api("POST", "/app/imaged/rollback", {"version": "v1"})
     assert answer.status_code == 202
     api.healthy("imaged", 1, "v1")
-    assert open_app(running, app).text == "from a Dockerfile"
+    wait_for(lambda: open_app(running, app).text == "from a Dockerfile", "its page", 20)
 
 
 def test_a_dockerfile_build_is_cancelled_within_seconds(running: Platform, engine: DockerEngine) -> None:
