@@ -1,7 +1,8 @@
 """Rollouts against the floor of starting and stopping the same processes by hand: `python -m bench.rollout`.
 
 Both are measured in turn, in the same run: starting 1, 10 and 50 instances until all serve, scaling 10 → 50, updating
-10 under load with the requests that failed, and an instance that is killed until its successor serves.
+10 under load with the requests that failed, an instance that is killed until its successor serves, a node that is lost
+until its instances are replaced; and what a request through the ingress costs against one to the instance itself.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import Any
 
 import httpx
 
-from bench import apps
+from bench import apps, node_lost
 from bench.callers import Answered, Callers
 from bench.harness import PROJECT, Platform, free_ports, report, table, wait_for
+from bench.ingress import PACED_PER_S, client_process
 
 EVERYTHING = ("web", "daemon", "agent", "broker", "worker", "ingress")
 APP = PROJECT / "examples" / "misbehaving"
@@ -41,6 +43,8 @@ def main() -> None:
         rows = [*starts(client, options.repeat), scaling(client, options.repeat)]
         updated, told = updates(platform, client, options.updates, options.rate)
         rows += [updated, replacement(platform, client, options.repeat)]
+        told += through_ingress(platform, client, options.repeat)
+    rows.append(lost_node(options.repeat))
     head = ["what", "platform, s (range)", "by hand, s (range)", "ratio", "difference, s"]
     report(f"Rollouts against the same processes by hand ({options.database})", [*table(head, rows), "", *told])
 
@@ -164,6 +168,45 @@ def _again(client: httpx.Client, before: dict[str, Any]) -> bool:
     return any(
         i["health"] == "healthy" and (i["id"], i["restarts"]) != (before["id"], before["restarts"]) for i in items
     )
+
+
+# -- a node that is lost
+
+
+def lost_node(repeat: int) -> list[str]:
+    """By hand: starting as many as were lost."""
+    ours, lost = node_lost.measured(APP, repeat, CHECK)
+    floor = []
+    for count in lost:
+        with by_hand(count) as took:
+            floor.append(took)
+    what = f"node with {statistics.median(lost):.0f} lost → replaced (its lease: {node_lost.NODE_LEASE_S:g} s of it)"
+    return row(what, ours, floor)
+
+
+# -- the way through the ingress
+
+
+def through_ingress(platform: Platform, client: httpx.Client, repeat: int, seconds: float = 3.0) -> list[str]:
+    """In turn: the instance asked directly, and through the ingress; keep-alive, as fast as possible and at a pace."""
+    deployed(client, "through", 1)
+    address = apps.ask(client.get("/app/through/instances"), 200)["items"][0]["address"]
+    host = httpx.URL(apps.ask(client.get("/app/through/info"), 200)["urls"][0]).host
+    ports = {"direct": int(address.rpartition(":")[2]), "ingress": platform.ingress_port}
+    told = []
+    for mode, pace_s in (("full", 0.0), (f"{PACED_PER_S}/s", 16 / PACED_PER_S)):
+        rates, tails, bad = [], [], 0
+        for _ in range(max(repeat, 3)):
+            found = {way: client_process(port, [host], seconds, pace_s) for way, port in ports.items()}
+            rates.append(found["ingress"]["requests_per_s"] / found["direct"]["requests_per_s"])
+            tails.append(found["ingress"]["p99_ms"] / found["direct"]["p99_ms"])
+            bad += found["ingress"]["errors"]
+        told.append(
+            f"ingress against the instance itself, {mode}: {statistics.median(rates):.2f} of its requests/s, "
+            f"{statistics.median(tails):.2f} times its p99, {bad} errors"
+        )
+    apps.delete(client, "through")
+    return told
 
 
 # -- shared

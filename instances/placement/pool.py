@@ -35,6 +35,12 @@ class _Fixed:
     nodes: tuple[NodeView, ...]  # by name
     place: dict[int, int]  # node id → index
     classes: dict[tuple[str, tuple[Constraint, ...]], _Class] = field(default_factory=dict)
+    labels: dict[str, list[str | None]] = field(default_factory=dict)  # a label's value on each node
+
+    def values_of(self, label: str) -> list[str | None]:
+        if label not in self.labels:
+            self.labels[label] = [node.labels.get(label) for node in self.nodes]
+        return self.labels[label]
 
 
 class Pool:
@@ -146,16 +152,21 @@ class _Walk:
         if not self._own or (self._need.anti_affinity == "off" and not self._need.spread_by):
             return may
         if self._need.spread_by:
-            return self._by_group(list(may))
+            return self._by_group(may)
         place = self._pool._fixed.place
         ours = {place[node_id]: count for node_id, count in self._own.items() if count and node_id in place}
-        return self._apart(list(may) if self._need.rank == "binpack" else may, ours)
+        return self._apart(may, ours)
 
-    def _filled_first(self) -> list[int]:
-        """Most allocated first, then by name."""
-        return sorted(self._pool._order, key=lambda entry: (-(entry >> _NODE_BITS), entry & _NODE_MASK))
+    def _filled_first(self) -> Iterator[int]:
+        """Most allocated first, then by name; lazily, because few are looked at."""
+        order = self._pool._order
+        end = len(order)
+        while end:
+            start = bisect_left(order, (order[end - 1] >> _NODE_BITS) << _NODE_BITS, 0, end)
+            yield from order[start:end]
+            end = start
 
-    def _apart(self, may: Iterator[int] | list[int], ours: Mapping[int, int]) -> Iterator[int]:
+    def _apart(self, may: Iterator[int], ours: Mapping[int, int]) -> Iterator[int]:
         """Nodes without an instance of the app first, the others by how many they have."""
         shared = []
         for index in may:
@@ -165,21 +176,19 @@ class _Walk:
                 yield index
         yield from sorted(shared, key=lambda index: ours[index])
 
-    def _by_group(self, may: list[int]) -> Iterator[int]:
+    def _by_group(self, may: Iterator[int]) -> Iterator[int]:
         """By the app's instances under the same value of the label, then on the node itself."""
-        nodes, label, groups = self._pool._fixed.nodes, self._need.spread_by, dict[str | None, int]()
-        for node_id, count in self._own.items():
-            index = self._pool._fixed.place.get(node_id)
-            if index is not None:
-                value = nodes[index].labels.get(label)
-                groups[value] = groups.get(value, 0) + count
+        fixed, groups = self._pool._fixed, dict[str | None, int]()
+        values = fixed.values_of(self._need.spread_by)
+        ours = {fixed.place[node_id]: count for node_id, count in self._own.items() if node_id in fixed.place}
+        for index, count in ours.items():
+            groups[values[index]] = groups.get(values[index], 0) + count
         alone = self._need.anti_affinity == "off"
-        rank = [
-            (groups.get(nodes[i].labels.get(label), 0), 0 if alone else self._own.get(nodes[i].id, 0), at, i)
-            for at, i in enumerate(may)
-        ]
-        rank.sort()
-        return (entry[3] for entry in rank)
+        ranked: dict[tuple[int, int], list[int]] = {}
+        for index in may:
+            rank = (groups.get(values[index], 0), 0 if alone else ours.get(index, 0))
+            ranked.setdefault(rank, []).append(index)
+        return (index for rank in sorted(ranked) for index in ranked[rank])
 
     def _fits(self, index: int) -> bool:
         need, pool, node = self._need, self._pool, self._pool._fixed.nodes[index]
