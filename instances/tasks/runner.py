@@ -150,11 +150,17 @@ def _end(tx: gate.Transaction, row: Task, view: steps.TaskView, step: steps.End)
     move(
         Task, row.pk, table=TASK, to=step.status, owner=LEADER, source=row.status, finished_at=tx.at,
         reason=step.why[:300], error_code=step.error_code[:64], exit_code=step.exit_code, exit_signal=step.exit_signal,
-        evidence=dict(step.evidence), stop_code=view.stop_code,
+        evidence=dict(step.evidence), stop_code=view.stop_code, started_at=row.started_at or _begun_at(row),
     )  # fmt: skip
     Instance.objects.filter(task=row).update(desired="remove", revision=F("revision") + 1)
     change = {"status": [row.status, step.status], "exit_code": step.exit_code, "why": step.why[:200], "kind": row.kind}
     _record(tx, row, f"task.{step.status}", change)
+
+
+def _begun_at(row: Task) -> dt.datetime | None:
+    """Of a task that had ended before it was seen to run: what its agent said."""
+    instance: Instance | None = getattr(row, "instance", None)
+    return instance.started_at if instance is not None else None
 
 
 def _seen(row: Task) -> steps.Seen | None:

@@ -66,6 +66,7 @@ def test_a_task_runs_once_and_keeps_its_exit_code_and_its_last_lines(platform: P
     ends(platform, task["id"], 7)
     ended = shown(platform, shop, task["id"])
     assert (ended["status"], ended["exit_code"], ended["error"]["code"]) == ("failed", 7, "exit_code")
+    assert ended["started_at"] is not None
     assert ended["evidence"]["last_exit"]["lines"] == ["said it"]
     platform.settle()
     work()
@@ -92,6 +93,17 @@ def test_the_apps_own_instances_are_none_of_a_tasks_business(platform: Platform,
     for verb in ("restart", "stop"):
         refused = platform.call("POST", f"/app/{shop.pk}/instances/{instance_id}/{verb}")
         assert (refused.status_code, refused.json()["code"]) == (409, "instance_of_task")
+
+
+def test_a_command_that_ended_between_two_looks_has_a_beginning(platform: Platform, shop: App) -> None:
+    task = run(platform, shop)
+    work()
+    row = Instance.objects.get(task_id=task["id"])
+    exit_ = {"at": "2026-01-01T00:00:01Z", "code": 0, "signal": None, "lines": []}
+    platform.report(row, "stopped", last_exit=exit_, started_at="2026-01-01T00:00:00Z")
+    work()
+    ended = shown(platform, shop, task["id"])
+    assert (ended["status"], ended["started_at"]) == ("succeeded", "2026-01-01T00:00:00.000000Z")
 
 
 def test_a_cancelled_task_is_stopped_and_says_so(platform: Platform, shop: App) -> None:
