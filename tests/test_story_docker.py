@@ -150,6 +150,21 @@ def test_a_dockerfile_build_is_cancelled_within_seconds(running: Platform, engin
     wait_for(lambda: "sleep 600" not in engine.docker("ps", "--no-trunc"), "the end of its container", 20)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("example", "says"), [("python-flask", ""), ("node-web", ""), ("static-site", "<"), ("hello", "")]
+)
+def test_the_examples_run_in_containers_as_they_are(running: Platform, example: str, says: str) -> None:
+    api = running.api()
+    wait_for(lambda: with_docker(api), "a node with docker", 30)
+    app = api.create(example, runtime="docker")
+    assert api.built(example, "v1", archive(EXAMPLES / example))["status"] == "succeeded"
+    api.healthy(example, 1, "v1")
+    found = wait_for(lambda: (answer := open_app(running, app)).status_code == 200 and answer, "its page", 20)
+    assert says in found.text
+    wait_for(lambda: api.ok("GET", f"/app/{example}/metrics")["network_rx_bytes"], "figures of its network", 30)
+
+
 def status(api: Api, build: dict[str, Any]) -> str:
     return str(api.ok("GET", build["links"]["self"])["status"])
 
