@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from django.contrib import admin
+from django.contrib.auth.forms import AuthenticationForm
 from django.db.models import Model
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
@@ -17,12 +18,23 @@ from unfold.sites import UnfoldAdminSite
 Row = TypeVar("Row", bound=Model)
 
 
-class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]
-    """`/admin/`."""
+class Login(AuthenticationForm):
+    """Whoever has a password may try; `ConsoleSite.has_permission` says who gets in."""
 
+
+class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]
+    """`/admin/`: for operators, and for members of an org, who see what is that org's."""
+
+    login_form = Login
     site_title = "Omni"
     site_header = "Omni Orchestrator"
     index_title = "Platform"
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        user = request.user
+        if not user.is_active or not user.is_authenticated:
+            return False
+        return bool(getattr(user, "is_superuser", False) or user.memberships.exists())
 
 
 class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]

@@ -31,7 +31,7 @@ APPEND_SLASH = False
 OMNI_LEAN = "omni.front.lean"  # paths that go past the handler; empty: none do
 
 INSTALLED_APPS = [
-    "unfold",
+    "unfold.apps.BasicAppConfig",  # the default one puts a site of its own in the place of ours
     "omni.console_admin.ConsoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",

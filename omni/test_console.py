@@ -70,10 +70,19 @@ def test_nothing_can_be_changed_by_hand(console: Client, rows: dict[str, Any]) -
     assert console.get(reverse("admin:apps_app_add")).status_code == 403
 
 
-def test_a_developer_does_not_get_in(rows: dict[str, Any]) -> None:
+def test_who_is_no_member_of_anything_does_not_get_in(rows: dict[str, Any]) -> None:
+    client = Client()
+    client.force_login(make_user("nobody"), backend="accounts.console_login.ConsoleBackend")
+    assert client.get("/admin/").status_code == 302
+
+
+def test_a_developer_sees_no_plain_table(rows: dict[str, Any]) -> None:
     client = Client()
     client.force_login(make_user("dev", org=rows["app"].org), backend="accounts.console_login.ConsoleBackend")
-    assert client.get("/admin/").status_code in (302, 403)
+    assert client.get("/admin/").status_code == 200
+    for model in admin.site._registry:
+        url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        assert client.get(url).status_code == 403, url
 
 
 def test_logging_in_writes_no_control_plane_row() -> None:

@@ -119,6 +119,34 @@ def test_without_a_session_every_page_leads_to_the_log_in(home: dict[str, Any]) 
         assert answer["Location"].startswith("/admin/login/"), path
 
 
+@pytest.fixture
+def developer(home: dict[str, Any]) -> Client:
+    client = Client()
+    client.force_login(make_user("dev", org=home["org"]), backend="accounts.console_login.ConsoleBackend")
+    return client
+
+
+def test_a_developer_sees_and_changes_what_is_the_orgs(developer: Client, home: dict[str, Any]) -> None:
+    foreign = make_app(make_org("elsewhere"), "secret-plans")
+    for path in paths(home):
+        platforms = path.startswith(("/admin/nodes/", "/admin/cluster/", "/admin/data/platform/", "/admin/data/nodes/"))
+        assert developer.get(path).status_code == (403 if platforms else 200), path
+        assert b"secret-plans" not in developer.get(path).content, path
+    assert developer.get(f"/admin/app/{foreign.pk}/").status_code == 404
+    assert ask(developer, "stop", app=foreign.pk, name="x", step="do").status_code == 404
+    assert ask(developer, "drain", node=home["node"].pk, name="n", step="do").status_code == 403
+    assert ask(developer, "scale", app=home["app"].pk, name="web", instances=2, step="do").json()["ok"]
+
+
+def test_a_viewer_has_no_buttons_and_may_press_none(home: dict[str, Any]) -> None:
+    client = Client()
+    user = make_user("eyes", org=home["org"], role="viewer")
+    client.force_login(user, backend="accounts.console_login.ConsoleBackend")
+    page = client.get(f"/admin/app/{home['app'].pk}/").content
+    assert b"/admin/do/" not in page
+    assert ask(client, "stop", app=home["app"].pk, name="web", step="do").status_code == 403
+
+
 def ask(client: Client, action: str, **form: Any) -> Any:
     return client.post(f"/admin/do/{action}/", form, headers={"X-Console": "1"})
 
