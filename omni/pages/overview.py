@@ -24,6 +24,7 @@ from omni.pages import happened, health, topology
 from omni.pages.frame import Page, page
 from releases.models import Build
 from releases.states import BuildStatus
+from services.models import Alert
 
 _SICK = ("crashed", "degraded")
 _MOST_SICK, _MOST_NODES, _EVENTS, _UNDER_WAY = 8, 400, 10, 8
@@ -41,7 +42,7 @@ def view(request: HttpRequest, actor: Actor) -> Page:
         "events": _events(actor),
     }
     if actor.platform:
-        values |= {"cluster": cluster(), "nodes": _nodes(), "instances": _instances()}
+        values |= {"cluster": cluster(), "nodes": _nodes(), "instances": _instances(), "alerts": _alerts()}
     return Page("overview.html", "Overview", values, live=3)
 
 
@@ -90,6 +91,12 @@ def _deployments(actor: Actor) -> list[dict[str, Any]]:
         {"row": row, "phase": phase_of(row.status, row.strategy, {name: getattr(row, name) for name in PHASES})}
         for row in found[:_UNDER_WAY]
     ]
+
+
+def _alerts() -> list[Alert]:
+    """Those that are open; what speaks through another one is not told twice."""
+    rows = Alert.objects.filter(active_key__isnull=False, grouped_under=None).order_by("-id")
+    return list(rows[:_MOST_SICK])
 
 
 def _events(actor: Actor) -> list[dict[str, Any]]:

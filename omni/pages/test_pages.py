@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from apps.models import ConfigRevision
 from consensus import gate
 from consensus.fake import FakeLease
+from omni.kernel import clock
 from omni.kernel.models import Event
 from omni.pages.actions import ACTIONS
 from omni.testing.factories import (
@@ -28,6 +29,7 @@ from omni.testing.factories import (
     make_token,
     make_user,
 )
+from services.models import Alert
 
 pytestmark = [pytest.mark.django_db(databases=["default", "telemetry"]), pytest.mark.usefixtures("fence")]
 MOST_QUERIES = 20
@@ -103,6 +105,16 @@ def test_a_page_is_only_its_middle_when_it_is_refreshed_and_nothing_when_it_is_t
 def test_the_app_page_says_what_is_the_matter(console: Client, home: dict[str, Any]) -> None:
     page = console.get(f"/admin/app/{home['app'].pk}/").content.decode()
     assert "1 of 3 healthy; slot 1 restarted 5 times in 10 minutes: exit 137, out of memory." in page
+
+
+def test_open_alerts_are_told_on_the_overview_and_closed_ones_are_not(console: Client) -> None:
+    with gate.maintenance("test"):
+        for number, (name, key) in enumerate([("db", 1), ("cache", None)]):
+            Alert.objects.create(service_name=name, active_key=key, severity="critical", detail=f"number {number}",
+                                 affected=["shop"], opened_at=clock.now())  # fmt: skip
+    page = console.get("/admin/").content.decode()
+    assert "critical, open: number 0 Also: shop." in page
+    assert "number 1" not in page
 
 
 def test_what_is_not_there_is_a_page_that_says_so(console: Client) -> None:
