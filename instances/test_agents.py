@@ -56,6 +56,20 @@ def test_the_first_report_of_a_member_registers_its_node(fence):
     assert report(name).json()["want_facts"] is False
 
 
+def test_every_node_that_runs_an_ingress_is_shown_as_such(platform):
+    first, second, third = platform.node_names[:3]
+    for name in (first, second):
+        assert report(name, ingress=True).status_code == 200
+    assert report(third, ingress=False).status_code == 200
+
+    def shown() -> dict[str, bool]:
+        return {node["name"]: node["ingress"] for node in platform.call("GET", "/nodes").json()["items"]}
+
+    assert shown() == {first: True, second: True, third: False}
+    report(second, ingress=False)
+    assert shown() == {first: True, second: False, third: False}
+
+
 def test_strangers_and_foreign_tokens_are_refused(platform):
     (first, second, *_) = platform.node_names
     stranger = call(

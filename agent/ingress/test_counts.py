@@ -54,6 +54,14 @@ def test_only_windows_that_have_ended_are_closed() -> None:
     assert row.histogram[LATENCY_BUCKETS_MS.index(3)] == 2, "an upper bound belongs to its bucket"
 
 
+def test_what_was_tried_elsewhere_before_is_counted_where_it_was_answered() -> None:
+    counter = Counter(10.0)
+    for retries in (0, 2, 1):
+        counter.add(orjson.dumps({**orjson.loads(line(100.0, 1, 1, 200, 3.0)), "retries": retries}))
+    (row,) = counter.close(200.0)
+    assert (row.requests, row.retried, row.failed) == (3, 2, 0)
+
+
 @pytest.mark.parametrize(
     "rubbish",
     [

@@ -92,6 +92,22 @@ def test_an_empty_pool_leaves_its_share_to_the_other(bed: Bed, control: ControlP
     assert drawn(bed, 200) == {"b1": 200}
 
 
+def test_a_request_goes_to_the_instance_with_the_fewest_open_ones(bed: Bed, control: ControlPlane) -> None:
+    backends = [bed.backend() for _ in range(2)]
+    control.publish([route(HOST, 1, *backends)])
+    bed.start()
+    bed.until_served(HOST)
+    answers: list[bytes] = []
+    slow = threading.Thread(target=lambda: answers.append(bed.ask(HOST, "/slow?4000").body))
+    slow.start()
+    until(lambda: sum(bed.open_requests(backend) for backend in backends) == 1, what="the request to be open")
+    (idle,) = [backend for backend in backends if not bed.open_requests(backend)]
+    found = Counter(bed.ask(HOST).body.decode() for _ in range(20))
+    assert not answers, "it was open all the while"
+    assert found == {f"b{idle.number}": 20}
+    slow.join()
+
+
 def test_a_sticky_client_stays_at_its_instance(bed: Bed, control: ControlPlane) -> None:
     backends = [bed.backend() for _ in range(3)]
     control.publish([replace(route(HOST, 1, *backends), sticky=True)])
