@@ -56,13 +56,13 @@ def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
     world = world_of(seen, now)
     real = frozenset(world.instances)
     shown: list[dict[str, Any]] = []
-    remedies: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    refused: dict[tuple[str, int], dict[str, Any]] = {}
     for _ in range(MOST_ROUNDS):
         made = world.plan()
         if any(isinstance(action, (act.FailDeployment, act.GiveUp, act.Purge)) for action in made.actions):
             break
         shown += [_show(world, real, action) for action in made.actions if isinstance(action, _SHOWN)]
-        remedies |= _remedies(world, made)
+        refused |= _refused(world, made)
         before = dict(world.instances)
         changed = made.changes(world.status)
         world.apply(made)
@@ -87,20 +87,21 @@ def play(seen: Seen, now: dt.datetime) -> dict[str, Any]:
                 "process_type": row.process_type,
                 "slot": row.slot,
                 "reason": row.reason,
-                "remedy": remedies.get((row.process_type, row.slot), []),
+                "remedy": refused.get((row.process_type, row.slot), {}).get("remedy", []),
+                "verdicts": refused.get((row.process_type, row.slot), {}).get("verdicts", []),
             }
             for row in waiting
         ],
     }
 
 
-def _remedies(world: World, made: act.Plan) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """By process type and slot: the smallest change that would make an instance fit that fits nowhere."""
+def _refused(world: World, made: act.Plan) -> dict[tuple[str, int], dict[str, Any]]:
+    """By process type and slot, of those that fit nowhere: what each node says, and the smallest change that helps."""
     found = {}
     for action in made.actions:
         if isinstance(action, (act.Place, act.Explain)) and action.choice.node is None:
             of = action if isinstance(action, act.Place) else world.instances[action.instance]
-            found[of.process_type, of.slot] = [change.to_json() for change in action.choice.remedy]
+            found[of.process_type, of.slot] = action.choice.to_json()
     return found
 
 

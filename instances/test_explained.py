@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from consensus import gate
 from instances.conftest import Platform
 from instances.models import Instance, Node
 from instances.test_deployments import deployed
+from omni.testing.factories import make_release
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 
@@ -44,6 +46,18 @@ def test_patch_scale_and_deploy_say_it_too(platform):
         assert plan["settles"] is False
         assert plan["pending"][0]["remedy"], (path, plan["pending"][0])
     assert Instance.objects.count() == 1
+
+
+def test_a_deploy_that_would_find_no_room_says_so_first(platform):
+    app = deployed(platform, 3)
+    make_release(app, "v2")
+    with gate.maintenance("smaller nodes"):
+        Node.objects.update(memory_mb=64)  # one instance each, and no room for a second beside it
+    plan = dry(platform, "POST", f"/app/{app.pk}/release/v2/deploy")
+    assert plan["settles"] is False
+    assert "64 MB of memory are needed, at most 0 are free" in plan["pending"][0]["reason"]
+    assert plan["pending"][0]["remedy"]
+    assert len(plan["pending"][0]["verdicts"]) == 3
 
 
 def test_an_instance_that_waits_for_room_shows_it_in_its_details(platform):

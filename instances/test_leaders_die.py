@@ -118,6 +118,23 @@ def test_a_verb_holds_though_the_leader_that_took_it_dies_at_once(platform, leas
     assert platform.serving(app) == ["v1" if verb == "cancel" else "v2"] * 3
 
 
+@pytest.mark.parametrize("kind", ["canary", "blue_green"])
+def test_a_promotion_holds_though_the_leader_that_took_it_dies_at_once(platform, lease, kind):
+    app = deployed(platform, 3)
+    by_hand = {**STRATEGIES[kind], "promote": "manual"}
+    assert platform.call("PATCH", f"/app/{app.pk}", {"strategy": by_hand}).status_code == 200
+    made = platform.deploy(app, "v2")
+    platform.settle()
+    platform.later(13)
+    platform.settle()
+    assert platform.call("GET", made["links"]["self"]).json()["phase"] == "awaiting_promotion"
+    another_leader(platform, lease, 2)
+    assert platform.call("POST", made["links"]["promote"]).status_code == 202
+    another_leader(platform, lease, 3)
+    walk(platform, lease, made, floor=3, app=app)
+    assert platform.serving(app) == ["v2"] * 3
+
+
 STEPS = st.lists(
     st.sampled_from(["tick", "tick", "agents", "agents", "leader", "later", "pause", "resume", "promote", "scale"]),
     max_size=25,

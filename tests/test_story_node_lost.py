@@ -198,6 +198,30 @@ def test_a_frozen_nodes_instances_run_on_until_it_wakes_and_then_end(platform: P
     delete(platform, "frozen")
 
 
+def test_a_drained_node_empties_under_load_and_takes_new_work_again(platform: Platform) -> None:
+    app = make_app(platform, "drained")
+    api = platform.api(platform.leader())
+    away = next(member for member in range(4) if member != platform.leader())
+    listed = api.ok("GET", "/nodes")["items"]
+    (found,) = [entry for entry in listed if entry["name"] == node(platform, away)]
+    with RequestLoop(platform, app) as loop:
+        api.ok("POST", f"/nodes/{found['id']}/drain")
+
+        def empty() -> bool:
+            return bool(api.ok("GET", f"/nodes/{found['id']}")["drained"])
+
+        wait_for(empty, "the node to be empty", 90, 0.2)
+        api.healthy("drained", 4)
+        assert not running_on(platform, "drained", away)
+    assert loop.answers
+    assert loop.failures == []
+    api.ok("POST", f"/nodes/{found['id']}/activate")
+    api.ok("POST", "/app/drained/scale", {"instances": 8})
+    api.healthy("drained", 8)
+    assert running_on(platform, "drained", away), "it takes new work again"
+    delete(platform, "drained")
+
+
 @pytest.mark.long
 def test_most_nodes_silent_at_once_is_not_believed(platform: Platform) -> None:
     app = make_app(platform, "held")
