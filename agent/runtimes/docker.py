@@ -163,7 +163,7 @@ class DockerRuntime(Runtime):
             with contextlib.suppress(EngineError):  # nothing was started: leave nothing
                 await self._remove(container)
             text = str(error)
-            if any(sign in text for sign in _NEVER_STARTS) and "bind" not in text:
+            if 'exec: "' in text and any(sign in text for sign in _NEVER_STARTS):
                 raise Refused(f"its command cannot be started: {text}") from error
             raise Unavailable(text) from error
 
@@ -274,7 +274,7 @@ class DockerRuntime(Runtime):
         addresses = [network["IPAddress"] for network in networks.values() if network.get("IPAddress")]
         if not addresses or not self._networks.is_here(int(labels["omni.app"])):
             return None
-        return Endpoint(addresses[0], port, routed=not about["HostConfig"].get("PortBindings"))
+        return Endpoint(addresses[0], port, routed=labels[launching.DIRECT] == "yes")
 
     async def close(self) -> None:
         await self._ends.close()
@@ -312,7 +312,7 @@ class DockerRuntime(Runtime):
 
     @property
     def _host_image(self) -> str:
-        return f"{self._settings.platform}-host:1"
+        return f"localhost/{self._settings.platform}-host:latest"  # Podman takes a short name for Docker Hub's
 
     async def leave(self) -> None:
         """Nothing of this platform is to be left on the engine; images come again from their packages."""

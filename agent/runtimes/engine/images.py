@@ -21,7 +21,7 @@ _MANIFEST_BYTES = 1024 * 1024
 class Images:
     def __init__(self, engine: Engine, platform: str) -> None:
         self._engine = engine
-        self._repository = f"{platform}-image"
+        self._repository = f"localhost/{platform}-image"
 
     def name(self, digest: str) -> str:
         return f"{self._repository}:{digest}"

@@ -14,6 +14,7 @@ from agent.runtimes.base import Launch
 from agent.runtimes.shell import shell_line
 
 PLATFORM, NODE, INSTANCE, PORT = "omni.platform", "omni.node", "omni.instance", "omni.port"
+DIRECT = "omni.direct"  # its own address is where requests go: the host forwards no port to it
 # What images that begin as root need to give that up; none of it reaches beyond the container.
 _CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID", "KILL", "NET_BIND_SERVICE"]
 _CPU_SHARES = 1024
@@ -79,6 +80,7 @@ def container(launch: Launch, image: dict[str, Any], around: Surroundings) -> Co
         INSTANCE: str(launch.instance_id),
         PORT: str(port),
         "omni.app": str(launch.app_id),
+        DIRECT: "no" if around.publish else "yes",
     }
     made.config.update(
         image=launch.image or around.host_image,
