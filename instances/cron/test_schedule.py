@@ -47,7 +47,7 @@ def fits(field: str, value: int, low: int = 0) -> bool:
     return False
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(after=NEAR, zone=st.sampled_from(ZONES), fields=PERIODS)
 def test_a_period_is_due_whenever_the_wall_clock_fits(after: dt.datetime, zone: str, fields: tuple[str, str]) -> None:
     minute, hour = fields
@@ -61,7 +61,7 @@ def test_a_period_is_due_whenever_the_wall_clock_fits(after: dt.datetime, zone: 
     assert found == [at for at, local in wall if fits(minute, local.minute) and fits(hour, local.hour)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(after=NEAR, zone=st.sampled_from(ZONES), hour=st.integers(0, 23), minute=st.integers(0, 59))
 def test_a_fixed_time_is_due_once_a_day_whatever_the_clocks_do(
     after: dt.datetime, zone: str, hour: int, minute: int
@@ -71,7 +71,7 @@ def test_a_fixed_time_is_due_once_a_day_whatever_the_clocks_do(
     assert days == [days[0] + dt.timedelta(days=i) for i in range(5)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(after=NEAR | TIMES, zone=st.sampled_from(ZONES), fields=PERIODS | FIXED)
 def test_due_times_ascend_and_do_not_depend_on_where_one_begins(
     after: dt.datetime, zone: str, fields: tuple[str, str]
@@ -103,7 +103,7 @@ def test_the_rules_of_daylight_saving_in_berlin_2026() -> None:
 @pytest.mark.parametrize(
     ("expression", "zone", "says"),
     [("* * * *", "UTC", "Five"), ("* * * * * *", "UTC", "Five"), ("61 * * * *", "UTC", "minute"),
-     ("0 0 31 4 *", "UTC", ""), ("@never", "UTC", "Five"), ("* * * * *", "Mars/Base", "time zone"),
+     ("0 0 31 4 *", "UTC", "day-of-month"), ("@never", "UTC", "Five"), ("* * * * *", "Mars/Base", "time zone"),
      ("* * * * *", "../etc/passwd", "time zone")],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_a_reason(expression: str, zone: str, says: str) -> None:
@@ -116,7 +116,7 @@ def test_aliases_are_read() -> None:
     assert schedule.first("@daily", "UTC", after) == dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     began=NEAR, minutes=st.integers(0, 900), deadline=st.integers(1, 7200), zone=st.sampled_from(ZONES), fields=PERIODS
 )
