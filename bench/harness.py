@@ -64,10 +64,6 @@ class Platform:
     def __exit__(self, kind: object = None, *_: object) -> None:
         if kind is not None:
             print(self._logs(), file=sys.stderr)
-        subprocess.run(
-            [sys.executable, "-m", "agent.sweep", "--state", str(self.state)],
-            cwd=PROJECT, env=self.environment, capture_output=True, timeout=60, check=False,
-        )  # fmt: skip
         for process in reversed(list(self.processes.values())):
             process.terminate()
         for process in reversed(list(self.processes.values())):
@@ -76,6 +72,11 @@ class Platform:
                 continue
             process.kill()
             process.wait()
+        # Now that no agent is there to start them again.
+        subprocess.run(
+            [sys.executable, "-m", "agent.sweep", "--state", str(self.state)],
+            cwd=PROJECT, env=self.environment, capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
         left = proc.marked(str(self.state), lambda _mark: True)
         proc.end([found.pid for found in left], grace_s=3.0)
         self._stack.close()
