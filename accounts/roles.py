@@ -5,8 +5,9 @@ A token's `scopes` narrow its role; the platform scopes come only with `platform
 
 from __future__ import annotations
 
-READ = frozenset({"apps:read", "builds:read", "instances:read", "logs:read", "orgs:read", "events:read", "tasks:read"})
-DEVELOP = frozenset({"apps:write", "builds:write", "instances:write", "tasks:write"})
+READ = frozenset({"apps:read", "builds:read", "instances:read", "logs:read", "orgs:read", "events:read", "tasks:read",
+                  "volumes:read"})  # fmt: skip
+DEVELOP = frozenset({"apps:write", "builds:write", "instances:write", "tasks:write", "volumes:write"})
 ADMINISTER = frozenset({"tokens:read", "tokens:write", "orgs:write"})
 PLATFORM = frozenset({"platform:read", "platform:write", "metrics:read", "services:beat"})
 

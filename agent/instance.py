@@ -21,7 +21,17 @@ from agent.plan import Action, Process, Situation, decide
 from agent.ports import NoPort, Ports
 from agent.protocol import Assignment, Exit, HealthCheck, Observed, Probe
 from agent.record import Record
-from agent.runtimes.base import Endpoint, Executed, Launch, Refused, Runtime, RuntimeFault, Unavailable, Unknown
+from agent.runtimes.base import (
+    Endpoint,
+    Executed,
+    Launch,
+    Mounted,
+    Refused,
+    Runtime,
+    RuntimeFault,
+    Unavailable,
+    Unknown,
+)
 from agent.store import SWEPT, Store
 
 log = logging.getLogger(__name__)
@@ -191,8 +201,10 @@ class Instance:
 
     def _launch(self) -> Launch:
         record, wished = self.record, self.record.assignment
-        directory = self._around.store.directory(record.id)
+        store = self._around.store
+        directory = store.directory(record.id)
         own = {
+            **{f"OMNI_VOLUME_{v.name.upper().replace('-', '_')}": v.path for v in wished.volumes},
             "PORT": str(record.port),
             "OMNI_APP": wished.app,
             "OMNI_PROCESS_TYPE": wished.process_type,
@@ -214,6 +226,7 @@ class Instance:
             cpu_limit=wished.cpu_limit,
             hostname=_hostname(wished),
             image=self._around.packages.image(wished.release) if wished.release.kind == "image" else "",
+            volumes=tuple(Mounted(v.name, store.volume(v.key), v.path) for v in wished.volumes),
         )
 
     async def _kill(self) -> None:

@@ -31,6 +31,7 @@ from agent.samples import Sampler
 from agent.store import Store
 from agent.supervisor import Supervisor
 from agent.sync import Assigner, Reporter
+from agent.volumes import Volumes
 from sandbox.engines import OFF
 from sandbox.probe import Facts, probe
 
@@ -54,6 +55,7 @@ class Agent:
         self.checks = Talk(config.node, incarnation, self.control)
         self.shipper = Shipper(config.node, self.control, config.log_lines_per_s, config.log_burst_lines)
         self.runtimes = runtimes_of(config, facts)
+        self.volumes = Volumes(self.store, self._volumes_in_use, self.reporter.volume)
         self.supervisor = Supervisor(
             store=self.store,
             runtimes=self.runtimes,
@@ -66,10 +68,14 @@ class Agent:
             gone=self.reporter.gone,
             lease=self.lease,
             keeper=Keeper(config_file, Path(config.state_dir)),
+            volumes=self.volumes.apply,
         )
         self.sampler = Sampler(config.node, self.control, instances_dir, config.sample_interval_s)
         self.assigner = Assigner(self.control, config.wait_s)
         self._found: dict[str, Capabilities] = {}
+
+    def _volumes_in_use(self) -> set[str]:
+        return self.supervisor.volumes_in_use()
 
     def _acknowledged(self, sent_at: float) -> None:
         self.supervisor.acknowledged(sent_at)
@@ -87,6 +93,7 @@ class Agent:
             asyncio.create_task(self._look_forever(), name="runtimes"),
             asyncio.create_task(self.supervisor.collect_forever(), name="collect"),
             asyncio.create_task(self.checks.run(), name="checks"),
+            asyncio.create_task(self.volumes.run(), name="volumes"),
         ]
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)

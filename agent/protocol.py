@@ -58,6 +58,32 @@ class ReleaseRef:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeMount:
+    """A volume that an instance finds at `path`; `key` names its directory on the node."""
+
+    key: str
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeOrder:
+    """What is to become of a volume on this node. One that is in no list stays: only `keep` False destroys data."""
+
+    key: str
+    keep: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSeen:
+    """`size_bytes` None: it could not be measured. `removed`: nothing of it is left on this node."""
+
+    key: str
+    size_bytes: int | None = None
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """One instance that this node is to run, stop or forget.
 
@@ -93,6 +119,7 @@ class Assignment:
     drain_max_s: float = 2.5
     drained: bool = False
     once: bool = False
+    volumes: list[VolumeMount] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +131,7 @@ class Assignments:
     index: int
     node: str
     instances: list[Assignment] = field(default_factory=list)
+    volumes: list[VolumeOrder] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +220,7 @@ class Report:
     facts: NodeFacts | None = None
     gone: list[int] = field(default_factory=list)  # ids whose directory has been removed
     ingress: bool | None = None
+    volumes: list[VolumeSeen] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

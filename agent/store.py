@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 RECORD = "state.json"
 SWEPT = "swept"  # left by `agent.sweep`: the instance was ended with the platform
 TREES = "trees"
+VOLUMES = "volumes"
+_KEY = re.compile(r"[0-9a-f]{16,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,16 @@ class Store:
 
     def directory(self, instance_id: int) -> Path:
         return self.instances_dir / str(instance_id)
+
+    def is_volume(self, key: str) -> bool:
+        """Whether that can be a volume's key: nothing else becomes part of a path."""
+        return _KEY.fullmatch(key) is not None
+
+    def volume(self, key: str) -> Path:
+        """Where that volume of this node lies. Raises ValueError for what is no key."""
+        if not self.is_volume(key):
+            raise ValueError(f"{key!r} is no key of a volume")
+        return self.instances_dir / VOLUMES / key
 
     def save(self, record: Record) -> None:
         directory = self.directory(record.id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from agent import clock, record
@@ -18,7 +18,7 @@ from agent.logs.ship import Shipper
 from agent.logs.tail import Tail
 from agent.packages import Packages
 from agent.ports import Ports
-from agent.protocol import Assignment, Assignments, Observed
+from agent.protocol import Assignment, Assignments, Observed, VolumeOrder
 from agent.record import Record
 from agent.runtimes.absent import AbsentRuntime
 from agent.runtimes.base import Runtime, RuntimeFault
@@ -50,6 +50,7 @@ class Supervisor:
         gone: Callable[[int], None],
         lease: Lease | None = None,
         keeper: Keeper | None = None,
+        volumes: Callable[[Sequence[VolumeOrder]], None] | None = None,
     ) -> None:
         self._store = store
         self._runtimes = runtimes
@@ -60,6 +61,7 @@ class Supervisor:
         self._gone = gone
         self._lease = lease
         self._keeper = keeper
+        self._volumes = volumes
         self._around = Surroundings(
             address, store, packages, ports, self._ports_taken, self._report, self._deleted, self._leased
         )
@@ -73,6 +75,11 @@ class Supervisor:
     @property
     def instances(self) -> dict[int, Instance]:
         return self._instances
+
+    def volumes_in_use(self) -> set[str]:
+        """Keys of the volumes of everything that has not ended here."""
+        held = (one.record for one in self._instances.values() if one.runs or not one.record.terminal)
+        return {mount.key for record in held for mount in record.assignment.volumes}
 
     def load(self) -> None:
         """Go on with everything that an earlier agent of this node had."""
@@ -95,6 +102,8 @@ class Supervisor:
         for instance_id, instance in self._instances.items():
             if instance_id not in listed:
                 instance.orphan()
+        if self._volumes is not None:
+            self._volumes(wanted.volumes)
         self.applied = Applied(wanted.cluster_id, wanted.epoch, wanted.index)
         self._store.save_applied(self.applied)
         self._fresh = True

@@ -18,7 +18,7 @@ import orjson
 from agent import backoff, clock
 from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.plain import from_json, to_json
-from agent.protocol import Assignment, Assignments, NodeFacts, Observed, Report, ReportAnswer
+from agent.protocol import Assignment, Assignments, NodeFacts, Observed, Report, ReportAnswer, VolumeSeen
 from agent.supervisor import ForeignList, Supervisor
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Reporter:
         self._heartbeat_s = heartbeat_s
         self._changes: dict[int, Observed] = {}
         self._gone: set[int] = set()
+        self._volumes: dict[str, VolumeSeen] = {}
         self._news = asyncio.Event()
         self._facts: NodeFacts | None = None
         self._facts_due = True
@@ -58,6 +59,10 @@ class Reporter:
     def gone(self, instance_id: int) -> None:
         """Its directory is removed. What was last seen of it is still told, in the same report or an earlier one."""
         self._gone.add(instance_id)
+        self._news.set()
+
+    def volume(self, seen: VolumeSeen) -> None:
+        self._volumes[seen.key] = seen
         self._news.set()
 
     def facts(self, facts: NodeFacts) -> None:
@@ -85,7 +90,8 @@ class Reporter:
         told = dict(list(self._changes.items())[:REPORT_MOST])
         gone = sorted(self._gone)[:REPORT_MOST]
         facts = self._facts if self._facts_due else None
-        report = Report(self._node, self._incarnation, list(told.values()), facts, gone)
+        volumes = dict(self._volumes)
+        report = Report(self._node, self._incarnation, list(told.values()), facts, gone, volumes=list(volumes.values()))
         body = orjson.dumps(to_json(report))
         sent_at = clock.monotonic()
         answer = from_json(ReportAnswer, await self._control.post("/agent/report", body, REPORT_S))
@@ -94,6 +100,7 @@ class Reporter:
             if instance_id in told and self._changes.get(instance_id) == told[instance_id]:
                 del self._changes[instance_id]
         self._gone -= set(gone)
+        self._volumes = {key: seen for key, seen in self._volumes.items() if volumes.get(key) != seen}
         self._facts_due = answer.want_facts or (self._facts_due and facts is None)
         if len(self._changes) > len(told) - len(answer.known) or (answer.want_facts and facts is None):
             self._news.set()

@@ -40,6 +40,7 @@ class App(models.Model):
     runtime = models.CharField(max_length=16, default="process")
     strategy = models.JSONField(default=dict)
     placement = models.JSONField(default=dict)
+    volume_node = models.CharField(max_length=64, default="", db_default="")  # of its volumes; empty: none
     traffic = models.JSONField(default=dict)  # what the ingress does for it: stickiness, limits
     domains = models.JSONField(default=list)
     served_domains = models.JSONField(null=True)  # those of `domains` that are proven; None is none

@@ -65,6 +65,7 @@ def app(row: App, env: dict[str, Any]) -> dict[str, Any]:
         "cpu": row.cpu,
         "cpu_limit": row.cpu_limit,
         "singleton": row.singleton,
+        "volume_node": row.volume_node or None,
         "env": env,
         "health_check": health_check_of(row.health_check),
         "strategy": strategy_of(row.strategy),
@@ -90,6 +91,7 @@ def app(row: App, env: dict[str, Any]) -> dict[str, Any]:
             "builds": f"{base}/builds",
             "deployments": f"{base}/deployments",
             "config": f"{base}/config",
+            "volumes": f"{base}/volumes",
             "events": f"/events?app={row.pk}",
         },
     }

@@ -281,8 +281,27 @@ def _others(app: App | None, fields: dict[str, Any]) -> tuple[int, int]:
     )  # fmt: skip
 
 
+def set_volume_node(tx: Transaction, app: App, node: str) -> None:
+    """Where the app's volumes are from now on; empty: it has none any more. With volumes an app is a singleton: what
+    keeps data must not run twice on it. Raises InvalidInput when more than one instance of a type is wanted."""
+    _refuse_deleted(app)
+    if node:
+        _check_singleton(app, {"singleton": True})
+    values = {"volume_node": node, **({"singleton": True} if node else {})}
+    changed = {name: [getattr(app, name), value] for name, value in values.items() if getattr(app, name) != value}
+    if changed:
+        _update(tx, app, **values)
+        tx.record("app.updated", "app", app.pk, org_id=app.org_id, app_id=app.pk,
+                  change={**changed, "fields": sorted(changed)})  # fmt: skip
+
+
 def _check_singleton(app: App, fields: dict[str, Any]) -> None:
     """At most one instance of each type."""
+    if app.volume_node and fields.get("singleton") is False:
+        raise Conflict(
+            "An app with a volume is a singleton: it must not run twice on its data.", code="app_has_volumes",
+            next=f"GET /app/{app.pk}/volumes",
+        )  # fmt: skip
     if not fields.get("singleton", app.singleton):
         return
     counts = {"web": fields.get("instances", app.instances), **fields.get("process_counts", app.process_counts)}

@@ -90,14 +90,16 @@ def create(session: Session, /, name: str, **wanted: Any) -> None:
 @apps.command()
 @click.argument("app")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--with-volumes", is_flag=True, help="Also when it has volumes: their data is destroyed.")
 @click.pass_obj
-def delete(session: Session, app: str, yes: bool) -> None:
+def delete(session: Session, app: str, yes: bool, with_volumes: bool) -> None:
     """Delete APP with its instances, releases, builds and logs."""
     from cli.api import app_path
 
     if not yes:
         click.confirm(f"Delete {app} and all that belongs to it?", abort=True, err=True)
-    found = session.api.call("DELETE", app_path(app)).body
+    confirmed = {"confirm": session.api.get(app_path(app, "info")).body["name"]} if with_volumes else None
+    found = session.api.call("DELETE", app_path(app), query=confirmed).body
     if not session.out.answer(found):
         session.out.say(f"{app} is being deleted")
 

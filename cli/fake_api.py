@@ -232,6 +232,8 @@ class FakeApi:
         if verb == "run":
             self.task |= {"command": call.json["command"], "env": call.json.get("env")}
             return 202, self.task
+        if verb == "volumes":
+            return self._volume_answer(call, parts)
         if verb == "tasks" and len(parts) == 5 and parts[4] == "cancel":
             return 202, self.task
         if verb == "tasks":
@@ -256,6 +258,12 @@ class FakeApi:
             return 200, {"env": self.env, "revision": 1}
         items = self._lines(call) if verb == "logs" else self.instances
         return 200, {"items": items, "next": None, "previous": None}
+
+    def _volume_answer(self, call: Call, parts: list[str]) -> tuple[int, Any]:
+        volume = {"name": "data", "path": "/data", "node": "n1", "status": "ready", "size_bytes": 4096}
+        if call.method == "POST":
+            return 201, volume | call.json
+        return 200, volume if len(parts) == 4 else {"items": [volume], "next": None, "previous": None}
 
     def _task_answer(self, call: Call, parts: list[str]) -> tuple[int, Any]:
         if len(parts) == 5:

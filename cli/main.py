@@ -15,6 +15,7 @@ from cli import (
     platform_commands,
     release_commands,
     task_commands,
+    volume_commands,
 )
 from cli.session import Group, run
 
@@ -52,6 +53,7 @@ for _command in (
     task_commands.run,
     task_commands.tasks,
     cron_commands.cron,
+    volume_commands.volumes,
     cluster_commands.cluster,
     platform_commands.status,
     platform_commands.doctor,

@@ -1,6 +1,6 @@
 """The console's view of nodes, deployments, instances and what they measured; read-only."""
 
-from instances.models import CronEntry, CronRun, Deployment, HostSample, Instance, LatestSample, Node, Task
+from instances.models import CronEntry, CronRun, Deployment, HostSample, Instance, LatestSample, Node, Task, Volume
 from omni.console import register
 
 register(Node, columns=("name", "address", "status", "draining", "cpu_count", "memory_mb", "status_since"),
@@ -42,5 +42,7 @@ register(
     search=("entry__name",),
     related=("entry", "entry__app", "task", "task__app"),
 )
+register(Volume, columns=("id", "app", "name", "path", "node_name", "status", "size_bytes", "created_at"),
+         filters=("status",), search=("name", "app__name"), related=("app",))  # fmt: skip
 register(LatestSample, columns=("instance_id", "app_id", "cpu_percent", "memory_bytes", "restarts", "uptime_s"))
 register(HostSample, columns=("node", "at_us", "cpu_percent", "memory_used_bytes", "disk_free_bytes", "load_1m"))

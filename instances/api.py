@@ -18,6 +18,7 @@ from instances.models import Instance, LatestSample
 from instances.telemetry import series, spans
 from instances.telemetry.figures import FRESH_US
 from instances.telemetry.spans import SERIES_PARAMETERS
+from instances.volumes import services as volumes
 from omni.kernel import clock
 from omni.rest.lean import LeanViewSet
 from omni.rest.paging import answer, decode_cursor, encode_cursor, limit_of, refused
@@ -107,7 +108,9 @@ class InstanceViewSet(LeanViewSet):
     @extend_schema(operation_id="instance_details", responses={200: dict})
     def details(self, request: Request, app: str, instance_id: int) -> Response:
         row = access.instance(actor_of(request), app, instance_id)
-        return Response(representation.details(row), headers={"ETag": etag(row.revision)})
+        found = volumes.mounts([row.app_id], row.node.name) if row.app.volume_node and row.node else {}
+        shown = representation.details(row, found.get(row.app_id, ()))
+        return Response(shown, headers={"ETag": etag(row.revision)})
 
     @extend_schema(operation_id="instance_restart", request=None, responses={202: dict})
     def restart(self, request: Request, app: str, instance_id: int) -> Response:

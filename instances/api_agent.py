@@ -25,6 +25,7 @@ from consensus.lease import ConsensusUnavailable, Held
 from instances import assignments, draining, heartbeats, reports, routes, snapshot
 from instances.models import Instance, Node
 from instances.telemetry import ingest
+from instances.volumes import services as volumes
 from omni.kernel.errors import Forbidden, Malformed, NotLeader
 from omni.rest import index
 from omni.rest.permissions import actor_of
@@ -52,9 +53,10 @@ class AgentViewSet(ViewSet):
     def assignments(self, request: Request) -> HttpResponse:
         node = _node_of(request)
         with snapshot.taken() as position:
-            shown = orjson.dumps(assignments.of_node(node))
+            listed, held = assignments.of_node(node), volumes.of_node(node)
+        shown = b'"instances":' + orjson.dumps(listed) + b',"volumes":' + orjson.dumps(held)
         digest = hashlib.blake2b(shown, digest_size=16).hexdigest()
-        return _positioned(request, position, {"node": node}, b'"instances":' + shown, f'"{digest}"')
+        return _positioned(request, position, {"node": node}, shown, f'"{digest}"')
 
     @extend_schema(exclude=True)
     def routes(self, request: Request) -> HttpResponse:
@@ -152,7 +154,7 @@ def _held() -> Held:
 
 def _is_heartbeat(report: Report) -> bool:
     """Whether a report says nothing that the database does not know; the first of an agent process does."""
-    if report.instances or report.gone or report.facts is not None:
+    if report.instances or report.gone or report.volumes or report.facts is not None:
         return False
     known = _known.get(report.node)
     if known is None:

@@ -15,7 +15,7 @@ from rest_framework.viewsets import ViewSet
 from accounts.access import recheck
 from consensus.gate import Transaction
 from instances import access, observe, representation, services
-from instances.models import HostSample, Instance, Node
+from instances.models import HostSample, Instance, Node, Volume
 from instances.preview import play
 from instances.states import ON_NODE
 from instances.telemetry import series, spans
@@ -32,7 +32,7 @@ _MOST_INSTANCES = 500
 
 
 def shown(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Nodes with what is allocated on them. One query more, however many."""
+    """Nodes with what is allocated and kept on them. Two queries more, however many."""
     counted = (
         Instance.objects.filter(node_id__in=[row["id"] for row in rows], status__in=ON_NODE)
         .order_by()
@@ -41,7 +41,23 @@ def shown(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     )
     counts: dict[int, Mapping[str, Any]] = {row["node_id"]: dict(row) for row in counted}
     overcommit = settings.CONFIG.limits.cpu_overcommit
-    return [representation.node(row, counts.get(row["id"], {}), overcommit) for row in rows]
+    kept = _volumes([row["name"] for row in rows])
+    return [
+        {**representation.node(row, counts.get(row["id"], {}), overcommit), "volumes": kept.get(row["name"], [])}
+        for row in rows
+    ]
+
+
+def _volumes(names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """What is pinned to each node: it cannot move away."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    rows = Volume.objects.filter(node_name__in=names, live=True).order_by("id")
+    for row in rows.values("node_name", "app_number", "app__name", "name", "path", "size_bytes"):
+        found.setdefault(row["node_name"], []).append(
+            {"app_id": row["app_number"], "app": row["app__name"], "name": row["name"], "path": row["path"],
+             "size_bytes": row["size_bytes"]}
+        )  # fmt: skip
+    return found
 
 
 class NodeViewSet(ViewSet):

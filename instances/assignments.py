@@ -14,6 +14,7 @@ from apps.models import ConfigRevision
 from instances import draining
 from instances.models import Instance
 from instances.states import ENDED
+from instances.volumes import services as volumes
 from omni.kernel.seal import SealBroken, unseal
 from releases.contract import IMAGE_BUILDERS
 
@@ -22,7 +23,7 @@ _TASK_CHECK = {"type": "process", "start_period_s": 0.0}  # it runs as soon as i
 _FIELDS = (
     "id", "app_id", "slot", "desired", "status", "generation",
     "observed_generation", "drained_by", "process_type", "memory_mb", "cpu", "app__name",
-    "app__singleton",
+    "app__singleton", "app__volume_node",
     "app__org__name", "app__runtime", "release__number", "release__version", "release__package_id",
     "release__package__size", "release__build__builder", "release__process_types", "release__config_id",
     "release__config__cpu_limit",
@@ -35,10 +36,12 @@ def of_node(node: str) -> list[dict[str, Any]]:
     """Every instance that the node runs, is to run, or still holds a directory of; by id."""
     rows = list(Instance.objects.filter(node__name=node, on_node=True).order_by("id").values(*_FIELDS))
     ingresses = draining.ingresses() if any(draining.leaves(row) for row in rows) else frozenset()
-    return [_assignment(row, ingresses) for row in rows]
+    holding = {row["app_id"] for row in rows if row["app__volume_node"]}
+    mounts = volumes.mounts(holding, node) if holding else {}
+    return [_assignment(row, ingresses, mounts.get(row["app_id"], [])) for row in rows]
 
 
-def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any]:
+def _assignment(row: dict[str, Any], ingresses: frozenset[str], mounts: list[dict[str, str]]) -> dict[str, Any]:
     """One entry. When nobody can open the environment, one that the agent cannot read: it leaves the instance as it is.
 
     So an app whose master key was lost keeps what runs, starts nothing without its settings, and stops no other app.
@@ -71,6 +74,7 @@ def _assignment(row: dict[str, Any], ingresses: frozenset[str]) -> dict[str, Any
         "runtime": row["app__runtime"],
         "singleton": row["app__singleton"] and row["task_id"] is None,
         "env": env,
+        "volumes": mounts,
         "memory_mb": row["memory_mb"],
         "cpu": row["cpu"],
         **_own(row),

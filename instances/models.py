@@ -24,12 +24,13 @@ from instances.telemetry.models import (
     RequestSample,
     Sample,
 )
+from instances.volumes.models import Volume
 from releases.models import Release
 
 __all__ = [
     "CronEntry", "CronRun",
     "Deployment", "HostSample", "Instance", "LatestSample", "LogArrival", "LogCounter", "LogLine", "LogOffset", "Node",
-    "PlatformSample", "RequestOffset", "RequestSample", "Sample", "Task",
+    "PlatformSample", "RequestOffset", "RequestSample", "Sample", "Task", "Volume",
 ]  # fmt: skip
 
 

@@ -43,7 +43,7 @@ _INSTANCE = (
 )  # fmt: skip
 _APP = (
     "id", "revision", "status", "desired_state", "instances", "singleton", "runtime", "placement", "deploy_serial",
-    "desired_release", "process_counts",
+    "desired_release", "process_counts", "volume_node",
 )  # fmt: skip
 
 
@@ -118,7 +118,9 @@ def _seen(
         instances=app["instances"],
         deployment=_with_figures(_deployment_view(deployment), app["id"]) if deployment else None,
         singleton=app["singleton"],
-        wants=need_of(app["placement"], 0, 0.0, app["runtime"], settings.CONFIG.limits.cpu_overcommit),
+        wants=need_of(
+            app["placement"], 0, 0.0, app["runtime"], settings.CONFIG.limits.cpu_overcommit, app["volume_node"]
+        ),
         watched_since=watched_since,
         others=tuple(sorted(app["process_counts"].items())),
     )

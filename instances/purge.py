@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from apps.models import App, DesiredState
 from consensus import gate
 from consensus.gate import Transaction
-from instances.models import CronRun, Deployment, Instance, Task
+from instances.models import CronRun, Deployment, Instance, Task, Volume
 from instances.states import ENDED
 from instances.telemetry import retention
 from omni.kernel.context import system
@@ -90,6 +90,7 @@ def _one(tx: Transaction, app_id: int) -> _Batch:
     purged = releases.purge_app(tx, app)
     if not purged.done:
         return _Batch(purged=purged)
+    Volume.objects.filter(app=app, on_node=False).delete()  # the others stay until their node has removed the bytes
     org_id, name, pk = app.org_id, app.name, app.pk
     app.delete()
     tx.record("app.purged", "app", pk, org_id=org_id, app_id=pk, change={"name": name})

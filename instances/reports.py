@@ -18,6 +18,7 @@ from consensus.gate import Transaction
 from instances import evidence, nodes
 from instances.models import Instance, Node
 from instances.states import AGENT, ENDED, INSTANCE, InstanceStatus
+from instances.volumes import services as volumes
 from omni.kernel.errors import Conflict, TransitionRefused
 from omni.kernel.transitions import move
 
@@ -40,6 +41,8 @@ def receive(tx: Transaction, report: Report, address: str) -> Received:
     known, unknown = _take_instances(tx, node, report)
     if report.gone:
         _take_gone(tx, node, report.gone)
+    if report.volumes:
+        volumes.reported(tx, node.name, report.volumes)
     return Received(known, unknown, want_facts)
 
 

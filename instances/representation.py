@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps import processes
@@ -33,8 +33,8 @@ def metrics(row: Instance, figures: Mapping[str, Any] | None, now: dt.datetime) 
     }
 
 
-def details(row: Instance) -> dict[str, Any]:
-    """`GET …/instances/<id>/details`: everything about one instance, however it ended."""
+def details(row: Instance, volumes: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """`GET …/instances/<id>/details`: everything about one instance, however it ended. `volumes`: what it finds."""
     base = f"/app/{row.app_id}/instances/{row.pk}"
     return {
         "id": row.pk,
@@ -60,6 +60,8 @@ def details(row: Instance) -> dict[str, Any]:
         "reason": row.reason,
         "detail": row.detail,
         "placement": row.placement,
+        "pinned_to": row.app.volume_node or None,
+        "volumes": [{"name": volume["name"], "path": volume["path"]} for volume in volumes],
         "health_check": processes.check_of(
             row.release.config.process_settings, row.process_type, row.release.config.health_check
         ),

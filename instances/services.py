@@ -21,6 +21,7 @@ from instances.models import Deployment, Instance, Node
 from instances.preview import plan_now
 from instances.rollouts import cancel_deployment, open_deployment, pause, promote, resume
 from instances.states import API, NODE, ON_NODE, InstanceStatus, NodeStatus
+from instances.volumes import services as volumes
 from omni.kernel.errors import Conflict
 from omni.kernel.transitions import move
 from releases import services as release_services
@@ -103,6 +104,7 @@ def restart(tx: Transaction, app: App) -> Deployment:
 
 def delete(tx: Transaction, app: App) -> None:
     """For good: the controller stops what runs and removes the rows in batches."""
+    volumes.delete_all(tx, app)
     app_services.set_desired_state(tx, app, DesiredState.DELETED)
     rollouts.supersede(tx, app, "the app is deleted")
 

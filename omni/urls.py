@@ -12,6 +12,7 @@ from instances.api_deployments import DeploymentViewSet
 from instances.api_nodes import NodeViewSet
 from instances.cron.api import CronViewSet
 from instances.tasks.api import TaskViewSet
+from instances.volumes.api import VolumeViewSet
 from omni.api import documents
 from omni.api.apps import AppViewSet
 from omni.api.cluster import ClusterViewSet
@@ -85,6 +86,8 @@ urlpatterns = [
     path("app/<str:app>/cron/<str:name>/runs", CronViewSet.as_view({"get": "runs"})),
     path("app/<str:app>/cron/<str:name>/run", CronViewSet.as_view({"post": "run"})),
     path("app/<str:app>/run", TaskViewSet.as_view({"post": "run"})),
+    path("app/<str:app>/volumes", VolumeViewSet.as_view({"get": "list", "post": "create"})),
+    path("app/<str:app>/volumes/<str:name>", VolumeViewSet.as_view({"get": "retrieve", "delete": "destroy"})),
     path("app/<str:app>/tasks", TaskViewSet.as_view({"get": "list"})),
     path("app/<str:app>/tasks/<int:task_id>", TaskViewSet.as_view({"get": "retrieve"})),
     path("app/<str:app>/tasks/<int:task_id>/logs", TaskViewSet.as_view({"get": "logs"})),

@@ -71,10 +71,20 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Mounted:
+    """A volume: `source` of this host appears as `target`, to be written to, and outlives the instance."""
+
+    name: str
+    source: Path
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One instance to run. `directory` is its own on this host; `tree` the unpacked release, shared, not to be written;
-    `home` the one place where it may keep files. `cpu_weight` 1.0 is normal; `cpu_limit` in cores. `image` is the
-    engine's id of the release when that is an image and no folder; an empty `command` is then the image's own."""
+    `home` the one place where it may keep files, but for `volumes`. `cpu_weight` 1.0 is normal; `cpu_limit` in cores.
+    `image` is the engine's id of the release when that is an image and no folder; an empty `command` is then the
+    image's own."""
 
     instance_id: int
     app_id: int
@@ -90,6 +100,7 @@ class Launch:
     cpu_limit: float | None = None
     hostname: str = "omni"
     image: str = ""
+    volumes: tuple[Mounted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

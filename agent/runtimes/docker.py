@@ -7,6 +7,7 @@ each start. What a program finds:
 
 * a release that is an image: the image's own files, user, command; what it writes is gone with the next start;
 * a release that is a folder: the same as in the process runtime's sandbox, the host's system read-only, /app, $HOME;
+* its app's volumes, bound from directories of this host, each at its path;
 * a network of its app's own; it listens on $PORT, which is the lowest port that its image exposes, if any.
 
 With the engine away everything runs on (`live-restore`, else containers end when the engine comes back); starts wait.
@@ -29,6 +30,7 @@ from typing import Any
 
 from agent import procfs
 from agent.config import Config, platform_of
+from agent.runtimes import kept
 from agent.runtimes.base import (
     Capabilities,
     Endpoint,
@@ -138,6 +140,7 @@ class DockerRuntime(Runtime):
             launch.home.mkdir(mode=0o700, exist_ok=True)
             if root:
                 os.chown(launch.home, uid, uid)
+        kept.prepare(launch, uid if root else None)
         direct = _is_loopback(settings.address) and self._networks.is_here(launch.app_id)
         around = Surroundings(
             platform=settings.platform,

@@ -5,6 +5,7 @@ limits) and `watcher`'s (how it ended). What a program finds:
 
 * `/app`, its release: shared by every instance of that release on this host, hence read-only; the working directory.
 * `/home/app` ($HOME), its own and writable; kept over restarts in place, gone with the instance.
+* its app's volumes, each at its path and writable; they stay.
 * `/tmp`, its own, in memory (it counts as the instance's), empty at each start.
 * the host's network: it listens on $PORT.
 
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent import clock, procfs
-from agent.runtimes import inside, watcher
+from agent.runtimes import inside, kept, watcher
 from agent.runtimes.base import (
     Capabilities,
     Executed,
@@ -183,6 +184,7 @@ class ProcessRuntime(Runtime):
             *bubblewrap.runtime_binds(),
             bubblewrap.Bind(str(launch.tree), inside.TREE),
             bubblewrap.Bind(str(launch.home), inside.HOME, writable=True),
+            *(bubblewrap.Bind(str(volume.source), volume.target, writable=True) for volume in launch.volumes),
         ]
         return bubblewrap.Spec(
             argv=argv,
@@ -211,6 +213,7 @@ class ProcessRuntime(Runtime):
 
     def _spawn(self, launch: Launch, argv: list[str], env: dict[str, str], group: Group | None) -> Handle:
         uid = identity.uid_for("app", launch.app_id, self._uid_base) if self._facts.user_switch else None
+        kept.prepare(launch, uid)
         try:
             launch.home.mkdir(mode=0o700, exist_ok=True)
             if uid is not None:

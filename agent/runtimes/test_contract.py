@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agent.config import platform_of
-from agent.runtimes.base import Launch, Observation, Refused, Runtime, Unavailable, Unknown
+from agent.runtimes.base import Launch, Mounted, Observation, Refused, Runtime, Unavailable, Unknown
 from agent.runtimes.fake import FakeHost, FakeRuntime
 from agent.runtimes.process import ProcessRuntime
 from sandbox import cgroups
@@ -269,7 +269,27 @@ class TestFake(RuntimeContract):
         assert asyncio.run(bench.driver().strays()) == {}
 
 
-class TestProcess(RuntimeContract):
+class ContractOfPrograms(RuntimeContract):
+    """What only a runtime that runs real programs can be asked."""
+
+    def test_a_volume_is_writable_and_outlives_the_instance(self, bench: Bench):
+        async def ends(instance_id: int) -> Observation:
+            runtime = bench.driver()
+            volume = Mounted("data", bench.directory / "volumes" / "0123456789abcdef", "/data")
+            command = 'cd "$KEPT" || exit 9; [ -f it ] && exit 5; echo 1 > it && exit 4'
+            launch = bench.launch(instance_id)
+            env = {**launch.env, "KEPT": "/data"}
+            handle = await runtime.start(replace(launch, command=command, env=env, volumes=(volume,)))
+            await asyncio.wait_for(runtime.wait(handle), 10)
+            seen = await runtime.observe(handle)
+            await runtime.remove(handle)
+            return seen
+
+        assert asyncio.run(ends(1)) == Observation("ended", code=4)
+        assert asyncio.run(ends(2)) == Observation("ended", code=5)
+
+
+class TestProcess(ContractOfPrograms):
     def bench_type(self) -> type[Bench]:
         return ProcessBench
 
@@ -293,7 +313,7 @@ class TestProcess(RuntimeContract):
         assert asyncio.run(story()) == Observation("ended", signal=11)
 
 
-class TestBareProcess(RuntimeContract):
+class TestBareProcess(ContractOfPrograms):
     def bench_type(self) -> type[Bench]:
         return BareBench
 

@@ -16,7 +16,7 @@ from agent.runtimes.base import Observation, Refused, Runtime, Unavailable, Unkn
 from agent.runtimes.docker import DockerRuntime, Settings
 from agent.runtimes.engine.client import Engine
 from agent.runtimes.engine.output import POSITION
-from agent.runtimes.test_contract import Bench, RuntimeContract, until
+from agent.runtimes.test_contract import Bench, ContractOfPrograms, until
 from omni.testing.docker_engine import DockerEngine, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
@@ -82,7 +82,7 @@ def bench(engine: DockerEngine, tmp_path: Path) -> Iterator[DockerBench]:
 
 
 @pytest.mark.usefixtures("engine")
-class TestDocker(RuntimeContract):
+class TestDocker(ContractOfPrograms):
     def bench_type(self) -> type[Bench]:
         return DockerBench
 

@@ -34,7 +34,13 @@ def meets_constraints(node: NodeView, need: Need) -> str | None:
     return None
 
 
-STANDING: tuple[Filter, ...] = (is_ready, has_cleared_up, has_runtime, meets_constraints)
+def has_volumes(node: NodeView, need: Need) -> str | None:
+    if need.pinned_to in ("", node.name):
+        return None
+    return f"the app's volumes are on {need.pinned_to}"
+
+
+STANDING: tuple[Filter, ...] = (has_volumes, is_ready, has_cleared_up, has_runtime, meets_constraints)
 
 
 def standing(node: NodeView, need: Need) -> str | None:

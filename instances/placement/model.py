@@ -57,7 +57,8 @@ class Need:
     """What one instance asks of a node, and how its app wants to be ranked.
 
     `anti_affinity` is about the app's own instances: `preferred` avoids a node that has one, `required` refuses it.
-    `spread_by` names a label: values with fewer of the app's instances come first.
+    `spread_by` names a label: values with fewer of the app's instances come first. `pinned_to` names the one node that
+    holds the app's volumes; empty: any will do.
     """
 
     memory_mb: int
@@ -68,6 +69,7 @@ class Need:
     rank: Rank = "spread"
     anti_affinity: AntiAffinity = "preferred"
     spread_by: str = ""
+    pinned_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +128,14 @@ class Choice:
         return shown
 
 
-def need_of(placement: Mapping[str, Any], memory_mb: int, cpu: float, runtime: str, cpu_overcommit: float) -> Need:
+def need_of(
+    placement: Mapping[str, Any], memory_mb: int, cpu: float, runtime: str, cpu_overcommit: float, pinned_to: str = ""
+) -> Need:
     """The need of one instance of an app whose field `placement` is given."""
     return Need(
         memory_mb, cpu, runtime, read_constraints(placement), cpu_overcommit,
         placement.get("strategy") or "spread", placement.get("anti_affinity") or "preferred",
-        str(placement.get("spread_by") or ""),
+        str(placement.get("spread_by") or ""), pinned_to,
     )  # fmt: skip
 
 

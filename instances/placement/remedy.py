@@ -1,8 +1,8 @@
 """Nothing fits: the smallest change that would make it fit. Pure.
 
-Owns what can be changed and which change counts as smaller: fewer changes first, then what the app's owner can do
-alone, then the smaller amount, then the node's name. All changes of an answer belong to one node and are needed
-together.
+Owns what can be changed and which change counts as smaller: none that costs data, then fewer changes, then what the
+app's owner can do alone, then the smaller amount, then the node's name. All changes of an answer belong to one node and
+are needed together.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ MIN_CPU = 0.01
 _EASE = {
     "lower_memory": 0, "lower_cpu": 1, "allow_neighbours": 2, "drop_constraint": 3, "free_memory": 4, "free_cpu": 5,
     "activate_node": 6, "wait_for_stops": 7, "add_runtime": 8, "bring_node_back": 9, "add_node": 10,
+    "delete_volumes": 11,
 }  # fmt: skip
 
 
@@ -34,6 +35,9 @@ class Room:
 def smallest(nodes: Sequence[NodeView], rooms: Sequence[Room], need: Need) -> tuple[Change, ...]:
     """The changes that would let one more instance fit. Empty only when something fits already."""
     best: tuple[tuple[object, ...], tuple[Change, ...]] | None = None
+    if need.pinned_to and all(node.name != need.pinned_to for node in nodes):
+        text = f"bring {need.pinned_to} back, which holds the app's volumes and is no node any more"
+        return (Change("bring_node_back", text, need.pinned_to),)
     for node, room in zip(nodes, rooms, strict=True):
         changes = changes_for(node, room, need)
         weight = (*_weight(changes), node.name)
@@ -47,13 +51,21 @@ def smallest(nodes: Sequence[NodeView], rooms: Sequence[Room], need: Need) -> tu
 
 def changes_for(node: NodeView, room: Room, need: Need) -> tuple[Change, ...]:
     """Everything that stands in the way on this node, as changes."""
-    found = [_status(node), _runtime(node, need), _constraints(node, need)]
+    found = [_volumes(node, need), _status(node), _runtime(node, need), _constraints(node, need)]
     found += [_neighbours(node, room, need), _memory(node, room, need), _cpu(node, room, need)]
     return tuple(change for changes in found for change in changes)
 
 
-def _weight(changes: Sequence[Change]) -> tuple[int, list[int], float]:
-    return len(changes), sorted(_EASE[c.kind] for c in changes), sum(c.amount for c in changes)
+def _weight(changes: Sequence[Change]) -> tuple[bool, int, list[int], float]:
+    apart = any(c.kind == "delete_volumes" for c in changes)  # data is never the smaller change
+    return apart, len(changes), sorted(_EASE[c.kind] for c in changes), sum(c.amount for c in changes)
+
+
+def _volumes(node: NodeView, need: Need) -> list[Change]:
+    if need.pinned_to in ("", node.name):
+        return []
+    text = f"delete the app's volumes, which are on {need.pinned_to}, and make new ones on {node.name}"
+    return [Change("delete_volumes", text, node.name)]
 
 
 def _status(node: NodeView) -> list[Change]:

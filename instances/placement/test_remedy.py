@@ -157,3 +157,16 @@ def test_what_the_owner_can_do_comes_before_what_an_operator_has_to():
     away = NodeView(2, "away", "draining", 4096, 4)
     choice = choose([small, away], Need(100, 0.5), {})
     assert [change.text for change in choice.remedy] == ["lower memory_mb from 100 to 64, or free 36 MB on small"]
+
+
+def test_an_app_with_volumes_waits_for_their_node_whatever_else_is_free() -> None:
+    free = NodeView(1, "a", "ready", 1000, 4)
+    need = Need(10, 0.1, pinned_to="b")
+    for home in (NodeView(2, "b", "lost", 1000, 4), NodeView(2, "b", "draining", 1000, 4, runtimes=())):
+        choice = choose([free, home], need, {})
+        assert choice.node is None
+        assert ("a", "the app's volumes are on b") in [(v.node, v.reason) for v in choice.verdicts]
+        assert {change.node for change in choice.remedy} == {"b"}
+    assert choose([free], need, {}).remedy[0].kind == "bring_node_back"
+    home = NodeView(2, "b", "ready", 20, 1, memory_used_mb=10)
+    assert choose([free, home], need, {}).node == home

@@ -162,7 +162,8 @@ def _log_end(row: Task) -> str | None:
 
 def _plan(app: App, row: Task) -> dict[str, Any]:
     """Where it would run now."""
-    need = need_of(app.placement, row.memory_mb, row.cpu, app.runtime, settings.CONFIG.limits.cpu_overcommit)
+    overcommit = settings.CONFIG.limits.cpu_overcommit
+    need = need_of(app.placement, row.memory_mb, row.cpu, app.runtime, overcommit, app.volume_node)
     choice = Pool(observe.node_views()).choose(need, {})
     node = choice.node.name if choice.node else None
     return {"actions": [{"action": "run", "node": node, "why": choice.reason, "placement": choice.to_json()}]}

@@ -98,7 +98,8 @@ class Runner:
         if self._pool is None:
             self._pool = Pool(observe.node_views())
         app = row.app
-        need = need_of(app.placement, row.memory_mb, row.cpu, app.runtime, settings.CONFIG.limits.cpu_overcommit)
+        overcommit = settings.CONFIG.limits.cpu_overcommit
+        need = need_of(app.placement, row.memory_mb, row.cpu, app.runtime, overcommit, app.volume_node)
         choice = self._pool.choose(need, {})
         node = choice.node
         if node is None:

@@ -31,6 +31,9 @@ from instances.api_deployments import OVERRIDE, overrides_freeze
 from instances.preview import plan_now
 from instances.telemetry import series, spans
 from instances.telemetry.figures import figures
+from instances.volumes import services as volumes
+from instances.volumes.api import CONFIRM, losing
+from instances.volumes.representation import volume as show_volume
 from omni.kernel.errors import Conflict, NotFound
 from omni.rest.lean import LeanViewSet
 from omni.rest.paging import page
@@ -118,6 +121,7 @@ class AppViewSet(LeanViewSet):
         shown = show(found, current_env(found))
         body = {**shown, "org": {"id": found.org_id, "name": found.org.name}, **queries.info(found)}
         body["custom_domains"] = domains.details(found)
+        body["volumes"] = [show_volume(row) for row in volumes.of_app(found)] if found.volume_node else []
         body["links"] = {**shown["links"], **body.get("links", {})}
         return Response(body, headers={"ETag": etag(found.revision)})
 
@@ -133,15 +137,23 @@ class AppViewSet(LeanViewSet):
 
         return perform(request, verb)
 
-    @extend_schema(responses={202: dict})
+    @extend_schema(parameters=[CONFIRM], responses={202: dict})
     def destroy(self, request: Request, app: str) -> Response:
+        """An app with volumes only with `?confirm=<name>`: their data goes with it."""
         no_body(request)
-        expected = expected_revision(request)
+        expected, given = expected_revision(request), request.query_params.get("confirm")
 
         def verb(tx: Transaction) -> Reply:
             found = self._for_write(tx, app, expected)
+            lost = volumes.of_app(found)
+            if lost and not tx.rehearsal:
+                accounts_access.recheck(tx.actor, "volumes:write", found.org_id)
+                volumes.confirm(lost, found.name, given, f"Deleting {found.name}", f"DELETE /app/{found.pk}")
             instances.delete(tx, found)
             plan = plan_now(tx, found) if tx.rehearsal else None
+            if plan is not None and lost:
+                losses = losing(lost, found.name)
+                plan = {**plan, "actions": [*plan["actions"], *losses["actions"]], "confirm": losses["confirm"]}
             return Reply(_shown(found), 202, found.revision, f"/app/{found.pk}/info", plan)
 
         return perform(request, verb)

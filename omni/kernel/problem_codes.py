@@ -257,6 +257,32 @@ _ROWS = (
         "A release needs at least one process type.",
         "Add a Procfile with a line `web: <command>`.",
     ),
+    (
+        "app_running",
+        409,
+        "Volumes are attached and removed only while nothing of the app runs.",
+        "POST /app/<app>/stop, and POST /app/<app>/start afterwards.",
+    ),
+    (
+        "app_has_volumes",
+        409,
+        "An app with a volume is a singleton: it must not run twice on its data.",
+        "GET /app/<app>/volumes shows them; without them `singleton` may be false.",
+    ),
+    ("volume_exists", 409, "The app has a volume of that name.", "Take another name, or use the one that is there."),
+    ("too_many_volumes", 409, "The app has as many volumes as it may have.", "Use a folder in one of them."),
+    (
+        "no_node_fits",
+        409,
+        "No node can take the volume's app at the moment.",
+        "GET /nodes shows what each node has; the detail says why none fits.",
+    ),
+    (
+        "confirmation_needed",
+        409,
+        "The call destroys data, and nobody has said that this is meant.",
+        "Repeat it with `?confirm=<name>`; with `?dry_run=true` it shows what would be lost.",
+    ),
     ("task_ended", 409, "The task has ended already.", "GET /app/<app>/tasks/<id> shows how."),
     (
         "too_many_tasks",

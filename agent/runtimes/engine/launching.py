@@ -107,6 +107,7 @@ def container(launch: Launch, image: dict[str, Any], around: Surroundings) -> Co
         port_bindings={port: (around.publish, int(launch.env["PORT"]))} if around.publish else None,
     )
     env = {**launch.env, "PORT": str(port)}
+    made.host["binds"] = [f"{volume.source}:{volume.target}:rw" for volume in launch.volumes]
     if launch.image:
         _as_an_image(launch, env, made)
     else:
@@ -132,5 +133,5 @@ def _as_a_folder(launch: Launch, env: dict[str, str], around: Surroundings, made
     system = [f"{source}:{target}:ro" for source, target in around.binds if target not in _ENGINES_OWN]
     if any(target == "/sbin" for _, target in around.binds):
         system.append(f"{_LDCONFIG}:{_LDCONFIG}:ro")
-    made.host["binds"] = [*system, f"{launch.tree}:{inside.TREE}:ro", f"{launch.home}:{inside.HOME}:rw"]
+    made.host["binds"] += [*system, f"{launch.tree}:{inside.TREE}:ro", f"{launch.home}:{inside.HOME}:rw"]
     made.host["tmpfs"] = {"/tmp": f"size={inside.TMP_MB}m,mode=1777"}  # noqa: S108 (inside)

@@ -1,0 +1,38 @@
+"""`omni volumes`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from cli.conftest import Omni
+from cli.fake_api import FakeApi
+
+
+@pytest.fixture(autouse=True)
+def shop(omni: Omni) -> None:
+    omni("apps", "create", "shop")
+
+
+def test_volumes_are_listed_and_created(omni: Omni, api: FakeApi) -> None:
+    assert omni("volumes", "list", "shop").out.splitlines()[1].split() == ["data", "/data", "n1", "4096"]
+    assert "on n1" in omni("volumes", "create", "shop", "files", "/srv/files", "--node", "n1").out
+    assert api.writes()[-1].json == {"name": "files", "path": "/srv/files", "node": "n1"}
+
+
+def test_destroying_data_is_confirmed_by_name(omni: Omni, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115, PTH123
+    before = len(api.writes())
+    assert omni("volumes", "delete", "shop", "data").code != 0  # nobody there to ask
+    assert len(api.writes()) == before
+    assert omni("volumes", "delete", "shop", "data", "--yes").code == 0
+    assert api.writes()[-1].query == {"confirm": "data"}
+
+
+def test_an_app_goes_with_its_volumes_only_when_that_is_said(omni: Omni, api: FakeApi) -> None:
+    omni("apps", "delete", "shop", "--yes")
+    assert api.writes()[-1].query == {}
+    omni("apps", "create", "shop")
+    omni("apps", "delete", "shop", "--yes", "--with-volumes")
+    assert api.writes()[-1].query == {"confirm": "shop"}
