@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("apps", "0006_volume_node"),
-        ("instances", "0007_tasks"),
+        ("instances", "0008_cron"),
     ]
 
     operations = [
