@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import F
 
-from apps.models import DesiredState
+from apps.models import App, DesiredState
 from consensus import fence, gate
 from instances import observe
 from instances.apply import ask_to_stop
@@ -117,6 +117,8 @@ class Runner:
         def verb(tx: gate.Transaction) -> None:
             if node.id not in observe.ready_nodes():
                 raise Conflict("The node has gone meanwhile.")
+            if not App.objects.filter(pk=app.pk, volume_node=app.volume_node).exists():
+                raise Conflict("The app's volumes have changed meanwhile.")
             if row.kind == "release" and not _wanted_deployments([row]):
                 raise Conflict("Its deployment is over.")
             move(Task, row.pk, table=TASK, to=TaskStatus.PLACED, owner=LEADER, source=TaskStatus.QUEUED,
