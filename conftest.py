@@ -58,8 +58,13 @@ def fence(db: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
-    """pytest-django's own set-up, with the gate open for migrations and for emptying tables."""
+def django_db_setup(
+    django_test_environment: None, django_db_modify_db_settings: None, django_db_blocker: Any
+) -> Iterator[None]:
+    """pytest-django's own set-up, with the gate open for migrations and for emptying tables.
+
+    `django_db_modify_db_settings` gives each process of pytest-xdist databases of its own.
+    """
     from django.db import connections
     from django.test.utils import setup_databases, teardown_databases
 
