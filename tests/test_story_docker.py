@@ -41,27 +41,27 @@ def running(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> I
 
 def test_an_app_runs_in_containers_and_survives_its_engine(running: Platform, engine: DockerEngine) -> None:
     api = running.api()
-    node = wait_for(lambda: with_docker(api), "a node with docker", 30)
+    node = wait_for(lambda: with_docker(api), "a node with docker", 90)
     assert node["runtimes_missing"] == {}
     app = api.create("boxed", runtime="docker", instances=2)
     assert api.built("boxed", "v1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
     api.healthy("boxed", 2, "v1")
     assert "container" in instances(api)[0]["handle"]
-    wait_for(lambda: open_app(running, app).status_code == 200, "its page", 20)
+    wait_for(lambda: open_app(running, app).status_code == 200, "its page", 60)
     before = containers(engine, app)
     assert len(before) == 2
 
     engine.kill()
     for _ in range(20):
         assert open_app(running, app).status_code == 200
-    wait_for(lambda: not with_docker(api), "the node without docker", 30)
+    wait_for(lambda: not with_docker(api), "the node without docker", 90)
     engine.start("--live-restore")
-    wait_for(lambda: with_docker(api), "the node with docker again", 30)
+    wait_for(lambda: with_docker(api), "the node with docker again", 90)
     assert containers(engine, app) == before
     assert [one["restarts"] for one in api.ok("GET", "/app/boxed/instances")["items"]] == [0, 0]
 
     engine.docker("rm", "--force", sorted(before)[0])
-    wait_for(lambda: len(containers(engine, app) - before) == 1, "another container", 30)
+    wait_for(lambda: len(containers(engine, app) - before) == 1, "another container", 90)
     api.healthy("boxed", 2, "v1")
     lines = api.ok("GET", "/app/boxed/logs?tail=50")["items"]
     assert lines
@@ -77,7 +77,7 @@ CMD ["sh", "-c", "exec httpd -f -p $PORT -h /www"]
 
 def test_images_come_from_a_dockerfile_a_registry_and_an_archive(running: Platform, engine: DockerEngine) -> None:
     api = running.api()
-    wait_for(lambda: with_docker(api), "a node with docker", 30)
+    wait_for(lambda: with_docker(api), "a node with docker", 90)
     engine.import_busybox("busybox:latest")
     app = api.create("imaged", runtime="docker", instances=1)
 
@@ -86,7 +86,7 @@ def test_images_come_from_a_dockerfile_a_registry_and_an_archive(running: Platfo
     said = [line["line"] for line in api.ok("GET", f"{build['links']['logs']}?limit=500")["items"]]
     assert "made in an engine" in said
     api.healthy("imaged", 1, "v1")
-    wait_for(lambda: open_app(running, app).text == "from a Dockerfile", "its page", 20)
+    wait_for(lambda: open_app(running, app).text == "from a Dockerfile", "its page", 60)
 
     with ImageRegistry("anna:geheim") as registry:
         name = f"{registry.host}/team/site:1"
@@ -111,7 +111,7 @@ def test_images_come_from_a_dockerfile_a_registry_and_an_archive(running: Platfo
         assert build["image"].startswith(f"{registry.host}/team/site@sha256:")
     assert failed(api, "v3", f"{registry.host}/team/site:1") == "registry_unreachable"
     api.healthy("imaged", 1, "v2")
-    wait_for(lambda: open_app(running, app).text == "from a registry\n", "its page", 20)
+    wait_for(lambda: open_app(running, app).text == "from a registry\n", "its page", 60)
 
     engine.docker(
         "build",
@@ -125,13 +125,13 @@ def test_images_come_from_a_dockerfile_a_registry_and_an_archive(running: Platfo
     build = api.built("imaged", "v4", gzip.compress((engine.folder / "saved.tar").read_bytes(), 1))
     assert (build["status"], build["builder"]) == ("succeeded", "image"), build
     api.healthy("imaged", 1, "v4")
-    wait_for(lambda: open_app(running, app).text == "saved\n", "its page", 20)
+    wait_for(lambda: open_app(running, app).text == "saved\n", "its page", 60)
     assert "saved" not in engine.docker("image", "ls", "--format", "{{.Repository}}")
 
     answer = api("POST", "/app/imaged/rollback", {"version": "v1"})
     assert answer.status_code == 202
     api.healthy("imaged", 1, "v1")
-    wait_for(lambda: open_app(running, app).text == "from a Dockerfile", "its page", 20)
+    wait_for(lambda: open_app(running, app).text == "from a Dockerfile", "its page", 60)
 
 
 def test_a_dockerfile_build_is_cancelled_within_seconds(running: Platform, engine: DockerEngine) -> None:
@@ -142,12 +142,12 @@ def test_a_dockerfile_build_is_cancelled_within_seconds(running: Platform, engin
     build = api.upload("slow", "v1", data).json()
     logs = f"{build['links']['logs']}?limit=100"
     wait_for(
-        lambda: [one for one in api.ok("GET", logs)["items"] if one["line"] == "begun"], "the build's first word", 40
+        lambda: [one for one in api.ok("GET", logs)["items"] if one["line"] == "begun"], "the build's first word", 180
     )
     api.ok("POST", f"{build['links']['self']}/cancel")
-    ended = wait_for(lambda: status(api, build) not in ("queued", "building") and status(api, build), "its end", 20)
+    ended = wait_for(lambda: status(api, build) not in ("queued", "building") and status(api, build), "its end", 60)
     assert ended == "cancelled"
-    wait_for(lambda: "sleep 600" not in engine.docker("ps", "--no-trunc"), "the end of its container", 20)
+    wait_for(lambda: "sleep 600" not in engine.docker("ps", "--no-trunc"), "the end of its container", 60)
 
 
 @pytest.mark.long
@@ -156,11 +156,11 @@ def test_a_dockerfile_build_is_cancelled_within_seconds(running: Platform, engin
 )
 def test_the_examples_run_in_containers_as_they_are(running: Platform, example: str, says: str) -> None:
     api = running.api()
-    wait_for(lambda: with_docker(api), "a node with docker", 30)
+    wait_for(lambda: with_docker(api), "a node with docker", 90)
     app = api.create(example, runtime="docker")
     assert api.built(example, "v1", archive(EXAMPLES / example))["status"] == "succeeded"
     api.healthy(example, 1, "v1")
-    found = wait_for(lambda: (answer := open_app(running, app)).status_code == 200 and answer, "its page", 20)
+    found = wait_for(lambda: (answer := open_app(running, app)).status_code == 200 and answer, "its page", 60)
     assert says in found.text
     wait_for(lambda: api.ok("GET", f"/app/{example}/metrics")["network_rx_bytes"], "figures of its network", 30)
 
@@ -172,7 +172,7 @@ def status(api: Api, build: dict[str, Any]) -> str:
 def named(api: Api, version: str, image: str) -> dict[str, Any]:
     """Upload a reference and wait for its build."""
     build = api.ok("POST", f"/app/imaged/release/{version}/upload", {"image": image})
-    wait_for(lambda: status(api, build) in ("succeeded", "failed"), "the build's end", 60)
+    wait_for(lambda: status(api, build) in ("succeeded", "failed"), "the build's end", 180)
     return dict(api.ok("GET", build["links"]["self"]))
 
 
