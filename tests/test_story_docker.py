@@ -75,6 +75,7 @@ CMD ["sh", "-c", "exec httpd -f -p $PORT -h /www"]
 """
 
 
+@pytest.mark.long
 def test_images_come_from_a_dockerfile_a_registry_and_an_archive(running: Platform, engine: DockerEngine) -> None:
     api = running.api()
     wait_for(lambda: with_docker(api), "a node with docker", 90)
@@ -134,6 +135,7 @@ def test_images_come_from_a_dockerfile_a_registry_and_an_archive(running: Platfo
     wait_for(lambda: open_app(running, app).text == "from a Dockerfile", "its page", 60)
 
 
+@pytest.mark.long
 def test_a_dockerfile_build_is_cancelled_within_seconds(running: Platform, engine: DockerEngine) -> None:
     api = running.api()
     engine.import_busybox("busybox:latest")
