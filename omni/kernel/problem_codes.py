@@ -123,6 +123,23 @@ _ROWS = (
         "The first upload with this Idempotency-Key still sends its body.",
         "Repeat with the same key when it has ended: you get its answer.",
     ),
+    ("service_exists", 409, "There is a service of that name.", "Choose another name, or PATCH that one."),
+    ("service_name_fixed", 409, "A service keeps its name: others depend on it.", "Register another one."),
+    (
+        "service_fixed",
+        409,
+        "The service is one of the platform's own, or stands in config.json, and is changed there.",
+        "PATCH its maintenance, severity, owner or description; or change config.json.",
+    ),
+    ("service_needed", 409, "Other services depend on this one.", "Take it out of their `depends_on` first."),
+    ("too_many_services", 409, "As many services are registered as there is room for.", "Remove some."),
+    (
+        "no_heartbeat_wanted",
+        409,
+        "The service is checked in another way and waits for no heartbeat.",
+        "PATCH its check to `heartbeat`, or send none.",
+    ),
+    ("silence_ended", 409, "The silence has ended already.", "Make another one."),
     ("app_exists", 409, "The org has an app of that name.", "Choose another name."),
     ("hostname_taken", 409, "Another app answers at the host name that this name would get.", "Choose another name."),
     (
@@ -230,6 +247,7 @@ _ROWS = (
         "The Idempotency-Key was used for another request.",
         "Repeat the request with a new key.",
     ),
+    ("no_change", 422, "The form has what the app has already.", "Change something, or go back."),
     ("file_missing", 422, "The form has no file.", "Name the file's part `file`."),
     ("bad_archive", 422, "The upload is no tar.gz, tar or zip.", "tar -czf app.tar.gz -C <folder> ."),
     (
