@@ -167,6 +167,11 @@ class FakeApi:
             at = int(call.query.get("cursor", 0))
             following = f"/app?cursor={at + 2}" if at + 2 < len(items) else None
             return 200, {"items": items[at : at + 2], "next": following, "previous": None}
+        if call.path == "/events":
+            same = {"kind": "app.scaled", "object": {"type": "app", "id": 3}, "actor": "token:me", "cause": "scale"}
+            events = [{"id": f"{6 + i}.0", "at": f"2026-11-22T15:00:0{i}.000Z", "change": {}, **same} for i in (2, 1)]
+            events[1]["change"] = {"instances": [1, 2]}
+            return 200, {"items": events, "next": None, "previous": None}
         if call.path == "/nodes":
             capacity = {"memory_mb": 1000, "cpu": 2}
             node = {"id": 1, "name": "127.0.0.1-8000", "status": "ready", "capacity": capacity, "instances": 3}

@@ -21,10 +21,10 @@ DEPLOYMENT_WAITS = {"awaiting_promotion": "promote", "paused": "resume"}  # phas
 
 
 def lines(api: Api, path: str, **query: object) -> Iterator[dict[str, Any]]:
-    """Log lines for ever, or until the stream says that there will be none any more."""
+    """Log lines or events for ever, or until the stream says that there will be none any more."""
     last = ""
     while True:
-        events = api.events(path, last, {} if last else query)
+        events = api.events(path, last, _resumed(query) if last else query)
         if events is None:
             yield from _poll(api, path, last, query)
             return
@@ -40,12 +40,17 @@ def lines(api: Api, path: str, **query: object) -> Iterator[dict[str, Any]]:
             time.sleep(0.5)
 
 
+def _resumed(query: dict[str, object]) -> dict[str, object]:
+    """What still chooses when a stream goes on: all but where it began."""
+    return {name: value for name, value in query.items() if name not in ("tail", "since")}
+
+
 def _poll(api: Api, path: str, last: str, query: dict[str, object]) -> Iterator[dict[str, Any]]:
     """The same by asking again and again, where something between us and the server passes no streams."""
     while True:
-        body = api.get(path, limit=500, **({"cursor": last} if last else query)).body
+        body = api.get(path, limit=500, **({**_resumed(query), "cursor": last} if last else query)).body
         for item in body["items"]:
-            last = item.get("cursor", last)
+            last = str(item.get("cursor") or item.get("id") or last)
             yield item
         if body.get("ended") and not body["items"]:
             return

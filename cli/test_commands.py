@@ -163,6 +163,20 @@ def test_logs_are_clean_and_followed_across_a_cut(omni: Omni, api: FakeApi) -> N
     assert api.calls[-1].query == {"tail": "100", "stream": "stderr", "q": "two"}
 
 
+def test_events_are_shown_oldest_first_and_followed(omni: Omni, api: FakeApi) -> None:
+    result = omni("events", "--app", "web", "--kind", "app.scaled")
+    assert result.out.splitlines() == [
+        '15:00:01.000 7.0 app.scaled app 3 token:me: scale {"instances": [1, 2]}',
+        "15:00:02.000 8.0 app.scaled app 3 token:me: scale",
+    ]
+    assert api.calls[-1].query["app"] == "web"
+    followed = omni("events", "-f", "--since", "5", "--kind", "app.scaled", "--json").out.splitlines()
+    assert [json.loads(line)["cursor"] for line in followed] == ["1", "2", "3", "4"]
+    streams = [call for call in api.calls if "event-stream" in call.headers.get("accept", "")]
+    chosen = [(c.query.get("since"), c.query.get("kind"), c.headers.get("last-event-id")) for c in streams]
+    assert chosen == [("5", "app.scaled", None), (None, "app.scaled", "2")]
+
+
 def test_ps_shows_dashes_for_what_nobody_measured_and_exits_3_when_unhealthy(omni: Omni, api: FakeApi) -> None:
     omni("apps", "create", "web")
     keys = ("id", "slot", "version", "node", "address", "cpu_percent", "memory_bytes", "restarts", "uptime_s")

@@ -13,7 +13,9 @@ import logging
 import re
 import ssl
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
+from typing import Any
 
 from omni.front import following, intake, sharing, watching
 from omni.front.copying import Copying, missing
@@ -149,7 +151,10 @@ class Front:
         self._count(request, answer, time.perf_counter() - begun)
         if answer.status >= 400:
             await request.discard(_DISCARDED, _DISCARD_S)
-        await answer.send(send, head=request.method == "HEAD")
+        if answer.header("content-type").startswith("text/event-stream"):
+            await _while_heard(request, answer.send(send))
+        else:
+            await answer.send(send, head=request.method == "HEAD")
 
     def _count(self, request: Request, answer: Answer, took_s: float) -> None:
         """A request counts where it came in. How long somebody wanted to wait says nothing about us."""
@@ -305,6 +310,17 @@ class Front:
         answer = problem_answer(error, self._config.me.id, request.headers.get("request-id", "")[:64])
         answer.headers += [("Omni-Leader", self._leader_name()), ("Omni-Index", str(self._index.seen(0)))]
         return answer
+
+
+async def _while_heard(request: Request, sending: Coroutine[Any, Any, None]) -> None:
+    """Send a stream for as long as its client is there: a send to one that is gone says nothing."""
+    sent, gone = asyncio.ensure_future(sending), asyncio.ensure_future(request.gone())
+    try:
+        await asyncio.wait({sent, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (sent, gone):
+            task.cancel()
+        await asyncio.gather(sent, gone, return_exceptions=True)
 
 
 def _members_tls(config: Config) -> tuple[Door | None, ssl.SSLContext | None]:

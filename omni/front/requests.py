@@ -89,6 +89,11 @@ class Request:
             if self.body_ended:
                 return
 
+    async def gone(self) -> None:
+        """Returns when the client has hung up. Reads the body away, if there is any."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
     async def discard(self, limit: int, time_s: float) -> None:
         """Read what is left of a refused body, within bounds.
 
