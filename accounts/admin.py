@@ -1,6 +1,6 @@
 """The console's view of orgs, members and tokens."""
 
-from accounts.models import ApiToken, Membership, Org
+from accounts.models import ApiToken, EventHook, Membership, Org
 from omni.console import register
 
 register(Org, columns=("name", "max_apps", "max_instances", "max_memory_mb", "created_at"), search=("name",))
@@ -12,4 +12,11 @@ register(
     search=("name", "prefix"),
     related=("org",),
     hidden=("digest",),
+)
+register(
+    EventHook,
+    columns=("url", "org", "active", "why_inactive", "created_at"),
+    filters=("active",),
+    related=("org",),
+    hidden=("secret",),
 )

@@ -80,3 +80,40 @@ class TokenUse(models.Model):
 
     def __str__(self) -> str:
         return f"token {self.token_id} at {self.last_used_at}"
+
+
+class EventHook(models.Model):
+    """An address that is told of events: an org's, or with `org` NULL the platform's. `kinds` empty: all of them."""
+
+    id = models.BigAutoField(primary_key=True)
+    org = models.ForeignKey(Org, on_delete=models.CASCADE, null=True, related_name="event_hooks")
+    app_id = models.BigIntegerField(null=True)  # only events of this app
+    url = models.CharField(max_length=500)
+    secret = models.TextField()  # sealed; the receiver checks signatures with it
+    kinds = models.JSONField(default=list)  # `app.created`, or `deployment.*`
+    active = models.BooleanField(default=True)
+    why_inactive = models.CharField(max_length=300, default="")
+    since_key = models.BigIntegerField()  # events behind this one are told
+    created_by = models.CharField(max_length=160)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    revision = models.BigIntegerField(default=1)
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class EventHookProgress(models.Model):
+    """How far a hook was told, written by the leader's sender. Telemetry: losing it tells some events again."""
+
+    hook_id = models.BigIntegerField(primary_key=True)
+    key = models.BigIntegerField()
+    failures = models.PositiveIntegerField(default=0)  # in a row
+    next_at_us = models.BigIntegerField(default=0)
+    at_us = models.BigIntegerField()
+    last_status = models.IntegerField(null=True)
+    last_detail = models.CharField(max_length=200, default="")
+    delivered = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"hook {self.hook_id} up to {self.key}"

@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from accounts.api import OrgViewSet, TokenViewSet
+from accounts.api_hooks import EventHookViewSet
 from instances.api import InstanceViewSet
 from instances.api_agent import AgentViewSet
 from instances.api_deployments import DeploymentViewSet
@@ -44,6 +45,11 @@ urlpatterns = [
     path("cluster/members", ClusterViewSet.as_view({"get": "members", "post": "add_member"})),
     path("cluster/members/<str:member>", ClusterViewSet.as_view({"delete": "remove_member"})),
     path("events", EventViewSet.as_view({"get": "list"})),
+    path("webhooks", EventHookViewSet.as_view({"get": "list", "post": "create"})),
+    path(
+        "webhooks/<int:hook_id>",
+        EventHookViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+    ),
     path("orgs", OrgViewSet.as_view({"get": "list", "post": "create"})),
     path("orgs/<str:org>", OrgViewSet.as_view({"get": "retrieve", "patch": "partial_update"})),
     path("orgs/<str:org>/quota", OrgViewSet.as_view({"get": "quota", "patch": "set_quota"})),

@@ -14,7 +14,7 @@ from instances.tasks import runner as task_runner
 from instances.telemetry.retention import EVERY_S as TELEMETRY_EVERY_S
 from instances.telemetry.retention import Retention
 from omni.celery import app as celery
-from omni.daemon import retention
+from omni.daemon import event_hooks, retention
 from omni.daemon.loops import Loop
 from omni.kernel import clock
 from releases import copy_keeper
@@ -51,6 +51,7 @@ def leader_loops() -> list[Loop]:
         Loop("tasks", task_runner.Runner().step, task_runner.EVERY_S),
         Loop("relay", ring, RELAY_S),
         Loop("domains", domain_checks.DomainChecks().tick, domain_checks.EVERY_S),
+        Loop("webhooks", event_hooks.EventHooks().tick, event_hooks.EVERY_S),
         Loop("retention", retention.tick, retention.EVERY_S),
         Loop("telemetry-retention", telemetry.tick, TELEMETRY_EVERY_S),
     ]

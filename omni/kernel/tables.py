@@ -12,6 +12,7 @@ TELEMETRY = "telemetry"
 # model label (lower case) -> its table; all of them live in the telemetry database.
 TELEMETRY_MODELS: dict[str, str] = {
     "accounts.tokenuse": "accounts_tokenuse",
+    "accounts.eventhookprogress": "accounts_eventhookprogress",
     "releases.buildlogline": "releases_buildlogline",
     "instances.logline": "instances_logline",
     "instances.logoffset": "instances_logoffset",
