@@ -29,6 +29,7 @@ from omni.front.streaming_keys import StreamingKeys
 from omni.kernel import measures
 from omni.kernel.config import Config
 from omni.kernel.config_members import parse
+from omni.kernel.context import is_request_id, new_request_id, request_id
 from omni.kernel.errors import Malformed, NotFound, NotLeader, OmniError, StaleRead, TooLarge
 
 # Telemetry is append-only and owned by who reports it: any member takes it (ARCHITECTURE, "How a write travels" 5).
@@ -137,6 +138,7 @@ class Front:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request.of(scope, receive)
         begun = time.perf_counter()
+        _name(request)
         try:
             answer = await self._answer(request)
         except OmniError as error:
@@ -310,6 +312,13 @@ class Front:
         answer = problem_answer(error, self._config.me.id, request.headers.get("request-id", "")[:64])
         answer.headers += [("Omni-Leader", self._leader_name()), ("Omni-Index", str(self._index.seen(0)))]
         return answer
+
+
+def _name(request: Request) -> None:
+    """Every request has its id before anything is done for it, so that the member it is forwarded to knows it, too."""
+    given = request.headers.get("request-id", "")
+    request.headers["request-id"] = given if is_request_id(given) else new_request_id()
+    request_id.set(request.headers["request-id"])  # of this request's own task
 
 
 async def _while_heard(request: Request, sending: Coroutine[Any, Any, None]) -> None:

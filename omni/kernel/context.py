@@ -5,6 +5,7 @@ Owns `Actor` and the request id. Must not look anything up: authentication fills
 
 from __future__ import annotations
 
+import re
 import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -39,7 +40,13 @@ def system(name: str) -> Actor:
     return Actor("system", name=name, role="owner", platform=True)
 
 
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 request_id: ContextVar[str] = ContextVar("omni_request_id", default="-")
+
+
+def is_request_id(text: str) -> bool:
+    """Whether a caller may name its request so: short, and harmless in a log."""
+    return _REQUEST_ID.fullmatch(text) is not None
 
 
 def new_request_id() -> str:

@@ -6,7 +6,6 @@ index is a lower bound (DECISIONS 7).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from django.conf import settings
@@ -14,10 +13,9 @@ from django.http import HttpRequest, HttpResponse
 
 from consensus import gate
 from consensus.lease import ConsensusUnavailable, Held, NotHeld
-from omni.kernel.context import new_request_id, request_id
+from omni.kernel.context import is_request_id, new_request_id, request_id
 from omni.rest import index
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # No page asks another host for anything (Redoc would, for its maker's logo), and none can be framed.
 _PAGES = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _CONSOLE = "default-src 'self'; img-src 'self' data:"
@@ -55,7 +53,7 @@ class RequestContextMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         given = request.META.get("HTTP_REQUEST_ID", "")
-        rid = given if _REQUEST_ID.fullmatch(given) else new_request_id()
+        rid = given if is_request_id(given) else new_request_id()
         token = request_id.set(rid)
         if request.encoding is not None:  # the Content-Type's charset, by which Django would read the query too
             request.encoding = "utf-8"
