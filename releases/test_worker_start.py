@@ -225,7 +225,9 @@ def test_where_it_cannot_have_a_user_it_runs_as_root_and_every_build_says_so(sta
 @root_only
 def test_started_as_another_user_it_is_the_worker_at_once(state: Path) -> None:
     code = (
-        "import os; from releases import worker_start\n"
+        # What is read later on is loaded first: the interpreter may stand in a home that this user cannot enter.
+        "import encodings.utf_8_sig, os; from omni.kernel import config; from releases import worker_start\n"
+        "config.load_or_exit()\n"
         "os.setgroups([]); os.setresgid(12345, 12345, 12345); os.setresuid(12345, 12345, 12345)\n"
         "worker_start.main(['/usr/bin/id', '-u'])"
     )
