@@ -20,9 +20,11 @@ from omni.api.cluster import ClusterViewSet
 from omni.api.events import EventViewSet
 from omni.api.metrics import MetricsViewSet
 from omni.api.platform import HealthViewSet
+from omni.api.services import ServiceViewSet
 from releases.api import BuildViewSet, ReleaseViewSet
 from releases.api_internal import WorkerArtifactViewSet, WorkerBuildViewSet
 from releases.api_registries import RegistryViewSet
+from services.api import AlertViewSet, SilenceViewSet
 from services.api_agent import VantageViewSet
 
 urlpatterns = [
@@ -98,6 +100,20 @@ urlpatterns = [
     path("app/<str:app>/tasks/<int:task_id>", TaskViewSet.as_view({"get": "retrieve"})),
     path("app/<str:app>/tasks/<int:task_id>/logs", TaskViewSet.as_view({"get": "logs"})),
     path("app/<str:app>/tasks/<int:task_id>/cancel", TaskViewSet.as_view({"post": "cancel"})),
+    path("services", ServiceViewSet.as_view({"get": "list", "post": "create"})),
+    path(
+        "services/<str:service>",
+        ServiceViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+    ),
+    path("services/<str:service>/checks", ServiceViewSet.as_view({"get": "checks"})),
+    path("services/<str:service>/remedies", ServiceViewSet.as_view({"get": "remedies"})),
+    path("services/<str:service>/heartbeat", ServiceViewSet.as_view({"post": "heartbeat"})),
+    path("alerts", AlertViewSet.as_view({"get": "list"})),
+    path("alerts/<int:alert_id>", AlertViewSet.as_view({"get": "retrieve"})),
+    path("alerts/<int:alert_id>/ack", AlertViewSet.as_view({"post": "ack"})),
+    path("alerts/<int:alert_id>/silence", AlertViewSet.as_view({"post": "silence"})),
+    path("silences", SilenceViewSet.as_view({"get": "list", "post": "create"})),
+    path("silences/<int:silence_id>", SilenceViewSet.as_view({"delete": "destroy"})),
     path("nodes", NodeViewSet.as_view({"get": "list"})),
     path("nodes/<str:node>", NodeViewSet.as_view({"get": "retrieve"})),
     path("nodes/<str:node>/metrics", NodeViewSet.as_view({"get": "metrics"})),

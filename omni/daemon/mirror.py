@@ -1,13 +1,13 @@
 """What the leader copies into the replicated state, so that it can be read with the database down.
 
-Owns which facts: who leads under which epoch, the nodes' drain flags, the health of the
-platform's own parts. Copies differences only; the database stays the truth. Must write nothing to it.
+Owns which facts: who leads under which epoch, the nodes' drain flags, the health of the platform's own parts, and the
+state of every service that is watched. Copies differences only; the database stays the truth. Must write nothing to it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from consensus.lease import ConsensusUnavailable, Held, Lease
@@ -15,8 +15,10 @@ from consensus.raft.client import CommandRefused, CommandUnknown, RaftClient
 from omni.api import parts
 from omni.kernel import clock
 from omni.kernel.probes import Probe, ask_all
+from services import standings
 
 EVERY_S = 4.0  # each look asks every part; a claim is copied at once, by the first
+SERVICES_A_TICK = 200  # more than so many changes of services are copied over several looks
 _TIMEOUT_S = 2.0
 _log = logging.getLogger("omni.daemon")
 Command = dict[str, Any]
@@ -53,6 +55,8 @@ class Mirror:
         probes: dict[str, Probe[Any]] = {"database": parts.database, "broker": parts.broker, "ingress": parts.ingress}
         seen = ask_all(probes)
         for command in changes(state, seen["database"], {n: seen[n] for n in ("broker", "ingress")}, now):
+            self._client.submit(command, _TIMEOUT_S)
+        for command in of_services(state, standings.latest()):
             self._client.submit(command, _TIMEOUT_S)
 
     def _claim(self, state: dict[str, Any], held: Held, now: str) -> Iterator[Command]:
@@ -91,6 +95,21 @@ def changes(
             yield {"op": "service.set", "v": 1, "name": name, "since": since, **found}
     for name in sorted(gone):
         yield {"op": "service.set", "v": 1, "name": name, "state": None}
+
+
+def of_services(state: dict[str, Any], latest: Mapping[str, dict[str, str]] | None) -> list[Command]:
+    """The commands that bring the services' states to `latest`, at most `SERVICES_A_TICK`. Pure."""
+    if latest is None:
+        return []
+    known = {name: record for name, record in state["services"].items() if name.startswith(standings.PREFIX)}
+    wanted = {standings.PREFIX + name: record for name, record in latest.items()}
+    commands: list[Command] = []
+    for name, record in wanted.items():
+        before = known.get(name, {})
+        if (before.get("state"), before.get("since")) != (record["state"], record["since"]):
+            commands.append({"op": "service.set", "v": 1, "name": name, **record})
+    commands += [{"op": "service.set", "v": 1, "name": name, "state": None} for name in known if name not in wanted]
+    return commands[:SERVICES_A_TICK]
 
 
 def _agent(node: parts.NodeSeen) -> parts.Part:

@@ -5,21 +5,28 @@ Owns the list. Each entry is one concern on a thread of its own, so that one tha
 
 from __future__ import annotations
 
+import threading
+
 from django.conf import settings
 
 from apps import domain_checks
+from consensus.impatient import be_impatient
 from instances.controller import Controller
 from instances.cron import clockwork
 from instances.tasks import runner as task_runner
 from instances.telemetry.retention import EVERY_S as TELEMETRY_EVERY_S
 from instances.telemetry.retention import Retention
 from omni.celery import app as celery
-from omni.daemon import event_hooks, retention
+from omni.daemon import event_hooks, platform_parts, retention
 from omni.daemon.loops import Loop
 from omni.kernel import clock
+from omni.kernel.tables import TELEMETRY
 from releases import copy_keeper
 from releases.copies import peers
 from releases.relay import Relay, celery_publisher
+from services import board, mending, sender, standings, watch
+from services import retention as service_retention
+from services.registration import Registrar
 
 CONTROLLER_S = 0.2  # an idle tick is one query; this bounds how late a change is noticed
 RELAY_S = 0.3
@@ -50,8 +57,32 @@ def leader_loops() -> list[Loop]:
         Loop("cron", clockwork.tick, clockwork.EVERY_S),
         Loop("tasks", task_runner.Runner().step, task_runner.EVERY_S),
         Loop("relay", ring, RELAY_S),
+        *_service_loops(),
         Loop("domains", domain_checks.DomainChecks().tick, domain_checks.EVERY_S),
         Loop("webhooks", event_hooks.EventHooks().tick, event_hooks.EVERY_S),
         Loop("retention", retention.tick, retention.EVERY_S),
         Loop("telemetry-retention", telemetry.tick, TELEMETRY_EVERY_S),
+    ]
+
+
+def _service_loops() -> list[Loop]:
+    """Watching services, mending them, telling of their alerts: one hanging channel holds up no other."""
+    standings.forget()
+    watching = watch.Watch(board.Board(board.directory()), platform_parts.observe, Registrar().register)
+    patience = threading.local()
+
+    def look() -> float:
+        """It watches on while the database is away, so it must soon know that it is."""
+        if not hasattr(patience, "limited"):
+            be_impatient()
+            be_impatient(TELEMETRY)
+            patience.limited = True
+        return watching.tick()
+
+    return [
+        Loop("services", look, watch.LONGEST_S),
+        Loop("remedies", mending.tick, mending.EVERY_S),
+        Loop("alert-webhooks", sender.Sender("webhook").tick, sender.EVERY_S),
+        Loop("alert-mails", sender.Sender("mail").tick, sender.EVERY_S),
+        Loop("service-retention", service_retention.tick, service_retention.EVERY_S),
     ]

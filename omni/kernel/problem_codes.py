@@ -133,6 +133,12 @@ _ROWS = (
     ),
     ("service_needed", 409, "Other services depend on this one.", "Take it out of their `depends_on` first."),
     ("too_many_services", 409, "As many services are registered as there is room for.", "Remove some."),
+    (
+        "no_heartbeat_wanted",
+        409,
+        "The service is checked in another way and waits for no heartbeat.",
+        "PATCH its check to `heartbeat`, or send none.",
+    ),
     ("silence_ended", 409, "The silence has ended already.", "Make another one."),
     ("app_exists", 409, "The org has an app of that name.", "Choose another name."),
     ("hostname_taken", 409, "Another app answers at the host name that this name would get.", "Choose another name."),
