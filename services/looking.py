@@ -98,8 +98,10 @@ def _of_beats(
     if now - able_since <= patience:  # nobody could hear it for a while: what was known stands
         if memory.seen is None:
             return []
-        return [Reading(LEADER, "failing" if memory.seen == "unhealthy" else "passing", _ago(age))]
-    return [Reading(LEADER, "failing", _ago(age) if beat is not None else "no heartbeat has come yet")]
+        failing = memory.seen == "unhealthy"
+        return [Reading(LEADER, "failing" if failing else "passing", "none has come yet" if failing else _ago(age))]
+    silence = f"no heartbeat for more than {patience:g} s"
+    return [Reading(LEADER, "failing", silence if beat is not None else "no heartbeat has come yet")]
 
 
 def _ago(age: float) -> str:
