@@ -159,7 +159,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "PREPROCESSING_HOOKS": ["omni.api.schema.public_routes_only"],
-    "POSTPROCESSING_HOOKS": ["omni.api.schema.add_problems"],
+    "POSTPROCESSING_HOOKS": ["omni.api.schema.as_openapi_3_0", "omni.api.schema.add_problems"],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
 }
 

@@ -47,6 +47,35 @@ def public_routes_only(endpoints: list[tuple[str, str, str, Any]]) -> list[tuple
     return [endpoint for endpoint in endpoints if not endpoint[0].startswith(_INTERNAL)]
 
 
+def as_openapi_3_0(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """What pydantic writes as JSON Schema 2020 and OpenAPI 3.0 says in another way: `const`, and `null` as a type."""
+    waiting: list[Any] = [result]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if isinstance(node.get("type"), str) and "const" in node:
+                node["enum"] = [node.pop("const")]
+            _nullable(node)
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+    return result
+
+
+def _nullable(node: dict[str, Any]) -> None:
+    choices = node.get("anyOf")
+    if not isinstance(choices, list) or {"type": "null"} not in choices:
+        return
+    rest = [choice for choice in node.pop("anyOf") if choice != {"type": "null"}]
+    node["nullable"] = True
+    if len(rest) > 1:
+        node["anyOf"] = rest
+    elif "$ref" in rest[0]:
+        node["allOf"] = rest  # a reference has no neighbours
+    else:
+        node.update(rest[0])
+
+
 def add_problems(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
     schemas = result.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = _problem_schema()

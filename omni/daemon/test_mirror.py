@@ -13,6 +13,7 @@ from omni.api import parts
 from omni.api.parts import Database, NodeSeen
 from omni.daemon.mirror import Mirror, changes
 from omni.kernel.probes import Probe
+from services import standings
 
 UP, DOWN = {"status": "up", "latency_ms": 1.0}, {"status": "down", "detail": "ConnectionError"}
 
@@ -42,6 +43,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {"database": Database(True), "broker": UP, "ingress": UP}
     for name in found:
         monkeypatch.setattr(parts, name, _Now(lambda name=name: found[name], lambda why: found["broker"]))
+    monkeypatch.setattr(standings, "latest", lambda: None)  # of a watch that another test ran in this process
     return found
 
 
