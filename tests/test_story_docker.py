@@ -39,6 +39,7 @@ def running(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> I
     assert "omni-" not in engine.docker("network", "ls")
 
 
+@pytest.mark.long
 def test_an_app_runs_in_containers_and_survives_its_engine(running: Platform, engine: DockerEngine) -> None:
     api = running.api()
     node = wait_for(lambda: with_docker(api), "a node with docker", 90)

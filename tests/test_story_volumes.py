@@ -6,7 +6,7 @@ import pytest
 
 from tests.running_platform import Platform, archive, wait_for
 
-pytestmark = [pytest.mark.story, pytest.mark.slow]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.long]
 
 APP = """
 import http.server, os
