@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from apps.models import ConfigRevision
 from consensus import gate
 from consensus.fake import FakeLease
+from instances.models import Deployment
 from omni.kernel import clock
 from omni.kernel.models import Event
 from omni.pages.actions import ACTIONS
@@ -182,6 +183,27 @@ def test_a_button_shows_what_would_happen_and_then_does_it_once(console: Client,
     assert Event.objects.filter(kind="app.scale_wished").count() == 1
     event = Event.objects.get(kind="app.scale_wished")
     assert (event.actor, event.cause) == ("user:boss", f"POST /app/{app.pk}/scale")
+
+
+def test_a_deployment_is_paused_resumed_promoted_and_cancelled_by_button(console: Client, home: dict[str, Any]) -> None:
+    app, row = home["app"], home["deployment"]
+    whose = {"app": app.pk, "deployment": row.pk, "name": "web", "step": "do"}
+    with gate.maintenance("test"):
+        Deployment.objects.filter(pk=row.pk).update(
+            strategy={"type": "canary", "canary_percent": 20}, new_percent=20, baking_since=clock.now()
+        )
+
+    def press(action: str) -> Deployment:
+        answer = ask(console, action, **whose)
+        assert answer.status_code == 200, answer.content.decode()
+        return Deployment.objects.get(pk=row.pk)
+
+    assert press("pause").paused_at is not None
+    assert press("resume").paused_at is None
+    assert press("promote").promoted_at is not None
+    assert press("cancel").status == "cancelled"
+    kinds = set(Event.objects.filter(object_kind="deployment", object_id=row.pk).values_list("kind", flat=True))
+    assert {"deployment.paused", "deployment.resumed"} <= kinds
 
 
 def test_without_javascript_the_same_form_is_a_page_and_a_message(console: Client, home: dict[str, Any]) -> None:
