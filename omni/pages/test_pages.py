@@ -202,7 +202,7 @@ def test_a_deployment_is_paused_resumed_promoted_and_cancelled_by_button(console
     assert press("resume").paused_at is None
     assert press("promote").promoted_at is not None
     assert press("cancel").status == "cancelled"
-    kinds = set(Event.objects.filter(object_kind="deployment", object_id=row.pk).values_list("kind", flat=True))
+    kinds = set(Event.objects.filter(object_type="deployment", object_id=row.pk).values_list("kind", flat=True))
     assert {"deployment.paused", "deployment.resumed"} <= kinds
 
 
