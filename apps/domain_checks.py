@@ -20,7 +20,7 @@ from consensus import gate
 from omni.kernel import clock, resolvers
 from omni.kernel.context import system
 
-EVERY_S = 1.0  # an idle tick is one look at the newest id
+EVERY_S = 1.0
 ALL_S = 60.0
 BATCH = 32
 PENDING_S = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
@@ -44,6 +44,11 @@ class DomainChecks:
         self._tries: dict[int, int] = {}
         self._newest = 0
         self._all_at = 0.0
+
+    def step(self) -> float | None:
+        """`tick`, and the seconds until the next look-up is due (None: none is)."""
+        self.tick()
+        return max(min(self._due.values()) - clock.monotonic(), 0.0) if self._due else None
 
     def tick(self) -> None:
         now = clock.monotonic()

@@ -53,17 +53,20 @@ class _Watched:
 
 @dataclass(slots=True)
 class Relay:
-    """`tick` is to be called about once a second while this member leads; it blocks for as long as a broker may."""
+    """`tick` is to be called after writes, and while `busy` about once a second; it blocks as long as a broker may."""
 
     publish: Publish
+    busy: bool = False  # builds wait or are under way: time alone may make something due
     _published: dict[int, tuple[int, float]] = field(default_factory=dict)  # build -> (attempt, monotonic)
     _watched: dict[int, _Watched] = field(default_factory=dict)
+    _waiting: int = 0
     _garbage_at: float | None = None
 
     def tick(self) -> str:
         """One round; says in a few words what it did. Raises the gate's and the database's errors."""
         lost = self._give_up_on_silent()
         rung, failed = self._ring()
+        self.busy = bool(self._watched or self._waiting)
         swept = self._collect_garbage()
         parts = [
             f"{lost} lost" if lost else "",
@@ -95,6 +98,7 @@ class Relay:
             .order_by("pk")
             .values_list("pk", "attempt", "app__org_id", "app__org__max_builds_at_once")[:_LOOK_AT]
         )
+        self._waiting = len(queued)
         self._published = {pk: seen for pk, seen in self._published.items() if pk in {row[0] for row in queued}}
         limited = {org for _, _, org, limit in queued if limit is not None}
         taken = _running(limited)

@@ -34,13 +34,15 @@ _ENDED_BADLY = frozenset({DeploymentStatus.FAILED, DeploymentStatus.CANCELLED, D
 _log = logging.getLogger("omni.services")
 
 
-def tick() -> None:
-    """End what has come to its end, begin what is due."""
-    for run in RemedyRun.objects.filter(status=RemedyStatus.RUNNING).select_related("service"):
+def tick() -> float | None:
+    """End what has come to its end, begin what is due. The seconds until time alone may change that (None: never)."""
+    running = list(RemedyRun.objects.filter(status=RemedyStatus.RUNNING).select_related("service"))
+    for run in running:
         _follow(run)
-    ill = Service.objects.filter(state="unhealthy", maintenance=False, remedy__isnull=False).order_by("id")
+    ill = list(Service.objects.filter(state="unhealthy", maintenance=False, remedy__isnull=False).order_by("id"))
     for service in ill:
         _consider(service)
+    return EVERY_S if running or ill else None
 
 
 def begin(tx: Transaction, service: Service, why: str) -> RemedyRun:

@@ -38,11 +38,16 @@ class Sender:
     def __init__(self, channel: str) -> None:
         self._channel = channel
 
-    def tick(self) -> None:
-        due = Notice.objects.filter(channel=self._channel, next_at__lte=clock.now()).order_by("next_at", "id")
-        for notice in due.select_related("alert")[:_A_TICK]:
+    def tick(self) -> float | None:
+        """Try what is due; the seconds until something may be again (None: nothing is to be told)."""
+        waiting = Notice.objects.filter(channel=self._channel, next_at__isnull=False).order_by("next_at", "id")
+        found, now = list(waiting.select_related("alert")[:_A_TICK]), clock.now()
+        for notice in found:
+            if notice.next_at is not None and notice.next_at > now:
+                break
             if notice.kind == "opened" or not self._earlier(notice):
                 self._try(notice)
+        return EVERY_S if found else None
 
     def _earlier(self, notice: Notice) -> bool:
         """What was to be told before is told before."""

@@ -1,4 +1,4 @@
-"""The leader's loop over cron entries: one query a second finds what is due; each is claimed in the gate.
+"""The leader's loop over cron entries: what is due is claimed in the gate, each by itself.
 
 Remembers nothing: the next due time of each entry is in its row, and whoever leads then goes on from there.
 """
@@ -19,6 +19,16 @@ EVERY_S = 1.0
 _PORTION = 200
 _ACTOR = system("cron")
 _log = logging.getLogger("omni.cron")
+
+
+def step() -> float | None:
+    """`tick`, and the seconds until the next entry is due (None: no entry is). One query when nothing is due."""
+    first = CronEntry.objects.filter(next_due_at__isnull=False, paused=False).order_by("next_due_at")
+    at = first.values_list("next_due_at", flat=True).first()
+    if (at is not None and at <= clock.now()) or CronRun.objects.filter(status="waiting").exists():
+        tick()
+        return EVERY_S
+    return (at - clock.now()).total_seconds() if at is not None else None
 
 
 def tick() -> None:

@@ -44,9 +44,10 @@ class Runner:
     _look_at: float = 0.0
     _pool: Pool | None = field(default=None)
 
-    def step(self) -> float | None:
+    def step(self) -> float:
+        """`tick`, and the seconds until the next one is due without a write."""
         self.tick()
-        return None
+        return max(self._look_at - clock.monotonic(), 0.0)
 
     def tick(self) -> int:
         """Look at the tasks under way, when anything was written or a time has come; how many steps were taken."""

@@ -63,7 +63,9 @@ class EventHooks:
             progress = told.get(row.pk) or EventHookProgress(hook_id=row.pk, key=row.since_key, at_us=now_us)
             if progress.next_at_us <= now_us:
                 self._begin(row, progress)
-        return 0.05 if self._sending else None
+        if self._sending:
+            return 0.05
+        return EVERY_S if rows else None
 
     def _begin(self, row: EventHook, progress: EventHookProgress) -> None:
         events = Event.objects.filter(key__gt=progress.key)

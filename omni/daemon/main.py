@@ -28,6 +28,7 @@ from omni.daemon.loops import Loop
 from omni.daemon.mirror import EVERY_S as MIRROR_S
 from omni.daemon.mirror import Mirror
 from omni.daemon.own_web import OwnWeb
+from omni.daemon.pulse import Pulse
 from omni.daemon.recording import Recorder
 from omni.daemon.work import leader_loops
 from omni.kernel import clock, keys
@@ -46,15 +47,18 @@ class LeaderWork:
 
     def __init__(self, config: Config, lease: Candidacy, client: RaftClient | None) -> None:
         self._config, self._lease, self._client = config, lease, client
-        self._loops: list[Loop] = []
+        self._loops: list[Loop | Pulse] = []
 
     def start(self, epoch: int) -> None:
-        self._loops = leader_loops()
+        pulse = Pulse()
+        loops = leader_loops(pulse)
         if self._client is not None:
             mirror = Mirror(self._client, self._lease, self._config.me.id)
-            self._loops.append(Loop("mirror", mirror.tick, MIRROR_S))
-        for loop in self._loops:
+            loops.append(Loop("mirror", mirror.tick, MIRROR_S))
+        for loop in loops:
             loop.start(epoch)
+        pulse.start()
+        self._loops = [*loops, pulse]
 
     def stop(self) -> None:
         for loop in self._loops:

@@ -19,6 +19,7 @@ from instances.telemetry.retention import Retention
 from omni.celery import app as celery
 from omni.daemon import event_hooks, platform_parts, retention
 from omni.daemon.loops import Loop
+from omni.daemon.pulse import Pulse
 from omni.kernel import clock
 from omni.kernel.tables import TELEMETRY
 from releases import copy_keeper
@@ -28,7 +29,8 @@ from services import board, mending, sender, standings, watch
 from services import retention as service_retention
 from services.registration import Registrar
 
-CONTROLLER_S = 0.2  # an idle tick is one query; this bounds how late a change is noticed
+CONTROLLER_S = 0.2  # between two looks after writes
+SILENCE_S = 0.4  # this bounds how late the controller notices that a node is silent
 RELAY_S = 0.3
 # After a start of the whole platform the agents start too, and on a busy host one may need longer than its lease to be
 # heard: what runs there is to be adopted, not replaced. A leader that was there before has no such excuse to wait.
@@ -36,14 +38,19 @@ COLD_START_S = 10.0
 _began = clock.monotonic()
 
 
-def leader_loops() -> list[Loop]:
+def leader_loops(pulse: Pulse) -> list[Loop]:
     """New for each leadership: nothing that an earlier one remembered is carried over."""
     cold = clock.monotonic() - _began < COLD_START_S
     controller, telemetry = Controller(patience_s=COLD_START_S if cold else 0.0), Retention()
     relay = Relay(celery_publisher(celery))
 
-    def ring() -> None:
+    def ring() -> float | None:
         relay.tick()
+        return RELAY_S if relay.busy else None
+
+    def control() -> float:
+        due = controller.step()
+        return SILENCE_S if due is None else min(due, SILENCE_S)
 
     others = peers()
     copies: list[Loop] = []
@@ -53,19 +60,19 @@ def leader_loops() -> list[Loop]:
         copies = [Loop("copies", keeper.tick, min(copy_keeper.EVERY_S, kept.repair_after_s / 2))]
     return [
         *copies,
-        Loop("controller", controller.step, CONTROLLER_S),
-        Loop("cron", clockwork.tick, clockwork.EVERY_S),
-        Loop("tasks", task_runner.Runner().step, task_runner.EVERY_S),
-        Loop("relay", ring, RELAY_S),
-        *_service_loops(),
-        Loop("domains", domain_checks.DomainChecks().tick, domain_checks.EVERY_S),
-        Loop("webhooks", event_hooks.EventHooks().tick, event_hooks.EVERY_S),
+        Loop("controller", control, CONTROLLER_S, pulse),
+        Loop("cron", clockwork.step, clockwork.EVERY_S, pulse),
+        Loop("tasks", task_runner.Runner().step, task_runner.EVERY_S, pulse),
+        Loop("relay", ring, RELAY_S, pulse),
+        *_service_loops(pulse),
+        Loop("domains", domain_checks.DomainChecks().step, domain_checks.EVERY_S, pulse),
+        Loop("webhooks", event_hooks.EventHooks().tick, event_hooks.EVERY_S, pulse),
         Loop("retention", retention.tick, retention.EVERY_S),
         Loop("telemetry-retention", telemetry.tick, TELEMETRY_EVERY_S),
     ]
 
 
-def _service_loops() -> list[Loop]:
+def _service_loops(pulse: Pulse) -> list[Loop]:
     """Watching services, mending them, telling of their alerts: one hanging channel holds up no other."""
     standings.forget()
     watching = watch.Watch(board.Board(board.directory()), platform_parts.observe, Registrar().register)
@@ -81,8 +88,8 @@ def _service_loops() -> list[Loop]:
 
     return [
         Loop("services", look, watch.LONGEST_S),
-        Loop("remedies", mending.tick, mending.EVERY_S),
-        Loop("alert-webhooks", sender.Sender("webhook").tick, sender.EVERY_S),
-        Loop("alert-mails", sender.Sender("mail").tick, sender.EVERY_S),
+        Loop("remedies", mending.tick, mending.EVERY_S, pulse),
+        Loop("alert-webhooks", sender.Sender("webhook").tick, sender.EVERY_S, pulse),
+        Loop("alert-mails", sender.Sender("mail").tick, sender.EVERY_S, pulse),
         Loop("service-retention", service_retention.tick, service_retention.EVERY_S),
     ]
