@@ -110,7 +110,7 @@ class ServiceViewSet(ViewSet):
     def retrieve(self, request: Request, service: str) -> Response:
         found = services.find(service)
         (shown,) = representation.services([found])
-        return Response({**shown, "vantage": _vantage(found)}, headers={"ETag": etag(found.revision)})
+        return Response({**shown, "vantage": vantage_points(found)}, headers={"ETag": etag(found.revision)})
 
     @extend_schema(operation_id="services_update", request=ServiceKeys, responses={200: dict})
     def partial_update(self, request: Request, service: str) -> Response:
@@ -275,7 +275,7 @@ def _shown(found: Alert) -> dict[str, Any]:
     return representation.alert(found, outcomes.active_silences(clock.now()))
 
 
-def _vantage(service: Service) -> list[dict[str, Any]]:
+def vantage_points(service: Service) -> list[dict[str, Any]]:
     """The newest that each vantage point said."""
     oldest = clock.to_us(clock.now()) - max(_NOW_US, int(3e6 * service.interval_s))
     rows = sql.select(_LATEST, [service.pk, oldest, service.pk])

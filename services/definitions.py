@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
@@ -28,6 +28,7 @@ WATCHING = ("check_spec", "interval_s", "timeout_s", "healthy_threshold", "unhea
 _CHECK: TypeAdapter[Any] = TypeAdapter(AnyCheck)
 _CODES = {"extra_forbidden": "unknown_field", "missing": "required", "union_tag_invalid": "invalid"}
 _UNIONS = ("check", "remedy")
+_Keys = TypeVar("_Keys", bound=Definition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,17 @@ def patched(service: Service, data: Any, remedy_secret: str) -> Given:
     for name in Definition.model_fields:
         if whole.get(name) is None and name not in ("vantage_points", "remedy"):
             whole.pop(name, None)  # null means the default again
+    if service.source == "platform":
+        return _patched_part(service, whole)
     return read(whole)
+
+
+def _patched_part(service: Service, whole: dict[str, Any]) -> Given:
+    """Its name and check are no one's to give, so they need not be of the kinds that can be given; a change of them is
+    refused by the verb."""
+    fixed = {name: whole.pop(name, None) for name in ("name", "check")}
+    columns = service_keys.as_json(_validated(Definition, whole))
+    return Given({**columns, "name": fixed["name"], "check_spec": fixed["check"]}, "")
 
 
 def definition(service: Service) -> dict[str, Any]:
@@ -111,7 +122,7 @@ def _given(keys: ServiceKeys) -> Given:
     return Given(columns, secret)
 
 
-def _validated(kind: type[ServiceKeys], data: Any) -> ServiceKeys:
+def _validated(kind: type[_Keys], data: Any) -> _Keys:
     try:
         return kind.model_validate_json(orjson.dumps(data))
     except ValidationError as error:

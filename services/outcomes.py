@@ -54,8 +54,9 @@ def end_maintenance(tx: Transaction, ids: Sequence[int]) -> None:
     """Of services whose `maintenance_until` has come."""
     for pk in ids:
         rows = Service.objects.filter(pk=pk, maintenance=True, maintenance_until__lte=tx.at)
+        name = rows.values_list("name", flat=True).first()
         if rows.update(maintenance=False, maintenance_until=None, revision=F("revision") + 1, updated_at=tx.at):
-            tx.record("service.maintenance", "service", pk, change={"maintenance": [True, False]})
+            tx.record("service.maintenance", "service", pk, change={"name": name, "maintenance": [True, False]})
 
 
 def standing() -> list[Standing]:

@@ -79,7 +79,8 @@ def _changed(tx: Transaction, service: Service, changed: dict[str, Any]) -> Serv
     told = {
         _public(name): [getattr(service, name), value] for name, value in changed.items() if name != "remedy_secret"
     }
-    tx.record("service.updated", "service", service.pk, change=told)
+    change = {**told, "name": service.name, "fields": sorted(told)}
+    tx.record("service.updated", "service", service.pk, change=change)
     service.refresh_from_db()
     return service
 
@@ -94,7 +95,8 @@ def set_maintenance(tx: Transaction, service: Service, on: bool, until: dt.datet
     Service.objects.filter(pk=service.pk).update(
         maintenance=on, maintenance_until=until, revision=F("revision") + 1, updated_at=tx.at
     )
-    change = {"maintenance": [service.maintenance, on], "until": until.isoformat() if until else None}
+    change = {"name": service.name, "maintenance": [service.maintenance, on],
+              "until": until.isoformat() if until else None}  # fmt: skip
     tx.record("service.maintenance", "service", service.pk, change=change)
     service.refresh_from_db()
     return service

@@ -120,6 +120,16 @@ def test_what_the_platform_or_the_configuration_defines_is_changed_there(cluster
     assert switched.json()["maintenance"] is True
 
 
+def test_a_part_of_the_platform_keeps_its_check_and_takes_another_severity(cluster):
+    make_service("platform:database", source="platform", check={"type": "part", "part": "database"})
+    changed = cluster.call("PATCH", "/services/platform:database", {"severity": "info", "owner": "ops"})
+    assert (changed.status_code, changed.json()["severity"], changed.json()["owner"]) == (200, "info", "ops")
+    for body in ({"check": {"type": "tcp", "host": "10.0.0.1", "port": 1}}, {"interval_s": 60}, {"name": "mine"},
+                 {"remedy": {"type": "webhook", "url": "http://10.0.0.1/"}}):  # fmt: skip
+        assert cluster.call("PATCH", "/services/platform:database", body).status_code == 409, body
+    assert cluster.call("PATCH", "/services/platform:database", {"colour": 1}).status_code == 422
+
+
 def test_maintenance_may_have_an_end_that_lies_ahead(cluster):
     make_service("a")
     past = cluster.call("PATCH", "/services/a", {"maintenance": True, "maintenance_until": "2020-01-01T00:00:00Z"})

@@ -29,7 +29,7 @@ from omni.pages.actions import ACTIONS, Action
 from omni.rest import problem
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@:-]{0,149}")
-_STEPS = ("ask", "do")
+_MOVES_INSTANCES = ("/app", "/nodes", "/cluster")  # elsewhere a dry run has no plan to show, only refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,9 @@ def act(request: HttpRequest, name: str) -> HttpResponse:
         if action is None or request.method != "POST":
             raise NotFound("There is no such button.")
         step = request.POST.get("step", "ask")
+        if step == "ask" and (settled := action.settled(request.POST)):
+            request.POST = form = request.POST.copy()  # type: ignore[assignment]
+            form.update(settled)
         path = action.path.format_map({ref: _reference(request, ref) for ref in action.references})
         body = action.body(request.POST)
         if step == "ask" and action.asks:
@@ -109,7 +112,7 @@ def _ask(request: HttpRequest, action: Action, path: str, body: dict[str, Any] |
         found = call(request, action.method, path, body, query={**_query(request), "dry_run": "true"})
         if not found.ok:
             return _refused(request, action.name, found)
-        plan = plans.told(found.body)
+        plan = plans.told(found.body) if action.path.startswith(_MOVES_INSTANCES) else None
     kept = [(name, value) for name, values in request.POST.lists() for value in values
             if name not in ("step", "csrfmiddlewaretoken", "key")]  # fmt: skip
     values = {

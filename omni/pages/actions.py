@@ -12,13 +12,17 @@ from typing import Any
 from django.http import QueryDict
 
 from omni.kernel.errors import FieldError, InvalidInput
-from omni.pages import config
+from omni.pages import config, services_form
 
 Body = dict[str, Any] | None
 
 
 def _none(_form: QueryDict) -> Body:
     return None
+
+
+def _nothing(_form: QueryDict) -> dict[str, str]:
+    return {}
 
 
 def _no_changes(_body: Body, _form: QueryDict) -> list[tuple[str, str, str]]:
@@ -29,6 +33,7 @@ def _no_changes(_body: Body, _form: QueryDict) -> list[tuple[str, str, str]]:
 class Action:
     """`path` names its `references`, which are fields of the form; `question` and `done` may name any field.
 
+    `settled`: further values of the form that the question fixes, such as a time from now on.
     `asks`: shows the dry run first. `typed`: the field whose value has to be typed to confirm. `after`: where to go
     when what the page showed is gone.
     """
@@ -43,6 +48,7 @@ class Action:
     button: str = ""
     body: Callable[[QueryDict], Body] = _none
     changes: Callable[[Body, QueryDict], list[tuple[str, str, str]]] = _no_changes
+    settled: Callable[[QueryDict], dict[str, str]] = _nothing
     asks: bool = True
     rehearses: bool = True
     danger: bool = False
@@ -159,4 +165,33 @@ _MORE = (
            button="Revoke it", danger=True),
 )  # fmt: skip
 
-ACTIONS: dict[str, Action] = {action.name: action for action in (*_TABLE, *_MORE)}
+_SERVICE, _ALERT = "/services/{service}", "/alerts/{alert}"
+_SERVICES = (
+    Action("create-service", "Watch a service", "POST", "/services", (), "", "{name} is watched from now on.",
+           body=services_form.registered, asks=False, after="/admin/service/"),
+    Action("change-service", "Change a service", "PATCH", _SERVICE, ("service",), "Change {name} like this?",
+           "{name} is changed.", button="Change it", body=services_form.changed, changes=services_form.changes),
+    Action("delete-service", "Watch it no more", "DELETE", _SERVICE, ("service",),
+           "Watch {name} no more? Its definition goes, and its alert is resolved; what was checked stays for a while.",
+           "{name} is watched no more.", button="Remove it", danger=True, typed="name", after="/admin/service/"),
+    Action("begin-maintenance", "Maintenance", "PATCH", _SERVICE, ("service",),
+           "Put {name} under maintenance {until}? Until then nothing that is seen of it counts, nothing is mended, and "
+           "its alert is resolved.",
+           "{name} is under maintenance.", button="Begin", body=services_form.maintenance, settled=services_form.until),
+    Action("end-maintenance", "Maintenance", "PATCH", _SERVICE, ("service",), "", "{name} is watched again.",
+           body=services_form.maintenance, asks=False),
+    Action("acknowledge-alert", "Acknowledge", "POST", _ALERT + "/ack", ("alert",), "",
+           "The alert of {name} is acknowledged.", body=_filled("note"), asks=False),
+    Action("silence-alert", "Silence", "POST", _ALERT + "/silence", ("alert",),
+           "Tell nobody of alerts of {name} {until}? They are opened and shown all the same.", "{name} is silenced.",
+           button="Silence it", body=services_form.silence, settled=services_form.until),
+    Action("create-silence", "A new silence", "POST", "/silences", (),
+           "Tell nobody of alerts of services like {pattern} {until}? They are opened and shown all the same.",
+           "Services like {pattern} are silenced.", button="Silence them", body=services_form.silence,
+           settled=services_form.until),
+    Action("end-silence", "End a silence", "DELETE", "/silences/{silence}", ("silence",),
+           "End the silence over {pattern} now? What is wrong at the moment is told at once.", "The silence is over.",
+           button="End it"),
+)  # fmt: skip
+
+ACTIONS: dict[str, Action] = {action.name: action for action in (*_TABLE, *_MORE, *_SERVICES)}

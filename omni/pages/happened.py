@@ -46,6 +46,21 @@ _SAID = {
     "node.lost": "node {name} was lost",
     "node.ready": "node {name} is ready",
     "node.returned": "node {name} came back",
+    "service.registered": "service {name} is watched",
+    "service.updated": "service {name} was changed: {fields}",
+    "service.removed": "service {name} is watched no more",
+    "service.state_changed": "service {name} is {state}: {detail}",
+    "service.seen": "service {name}: {detail}",
+    "service.maintenance": "service {name} is under maintenance: {maintenance}",
+    "alert.opened": "alert: {service}: {detail}",
+    "alert.updated": "alert: {service}: {detail}",
+    "alert.acknowledged": "the alert of {service} was acknowledged",
+    "alert.resolved": "the alert of {service} is resolved: {why}",
+    "silence.created": "alerts of {pattern} are silenced: {reason}",
+    "silence.ended": "alerts of {pattern} are told again",
+    "remedy.started": "remedy for {service}: {type}",
+    "remedy.succeeded": "remedy for {service} succeeded: {detail}",
+    "remedy.failed": "remedy for {service} failed: {detail}",
     "app.purged": "what was left of a deleted app was removed",
     "release.not_deployed": "release {release} of {app} is not deployed: {frozen}",
 }  # fmt: skip
@@ -54,9 +69,10 @@ QUIET = frozenset({
     "deployment.ledger_closed", "deployment.progressed", "instance.reported", "instance.dealt_with", "instance.drained",
     "instances.removed_from_node", "instances.forgotten", "instance.starting", "instance.stopping", "node.reported",
     "nodes.to_report_anew", "build.progressed", "retention.applied", "release.created", "app.deploy_wished",
+    "service.seen", "alert.updated", "notice.queued", "notice.tried", "notice.sent", "notice.refused",
 })  # fmt: skip
 _LOOKED_AT = 200
-_BAD = ("failed", "crashed", "lost", "refused")
+_BAD = ("failed", "crashed", "lost", "refused", "unhealthy")
 
 
 def telling(rows: QuerySet[Event], count: int) -> list[Event]:
@@ -102,6 +118,8 @@ def _plain(event: Event, app: str, values: dict[str, str]) -> str:
 def _after(value: Any) -> str:
     if isinstance(value, list) and len(value) == 2:
         value = value[1]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(str(part) for part in value)
     return NOTHING if value is None else str(value)
@@ -111,6 +129,10 @@ def address(event: Event) -> str:
     """The page of the object; the app's where the object has none."""
     if event.object_type == "node":
         return f"/admin/nodes/{event.object_id}/"
+    if event.object_type == "service":
+        return f"/admin/service/{event.object_id}/"
+    if event.object_type == "alert":
+        return "/admin/alerts/"
     if event.app_id is None:
         return ""
     base = f"/admin/app/{event.app_id}/"
@@ -121,12 +143,14 @@ def address(event: Event) -> str:
 
 def _tone(event: Event) -> str:
     verb = event.kind.rpartition(".")[2]
-    status = _after(event.change.get("status")) if isinstance(event.change, dict) and "status" in event.change else ""
-    if any(word in verb for word in _BAD) or status in ("failed", "crashed", "lost"):
+    change = event.change if isinstance(event.change, dict) else {}
+    status = next((_after(change[name]) for name in ("status", "state") if name in change), "")
+    if any(word in verb for word in _BAD) or status in _BAD or event.kind == "alert.opened":
         return "bad"
-    if status in ("degraded", "unhealthy") or verb in ("drained", "cancelled"):
+    if status == "degraded" or verb in ("drained", "cancelled"):
         return "warn"
-    return "ok" if verb in ("succeeded", "finished", "healthy") or status in ("running", "succeeded") else "off"
+    well = verb in ("succeeded", "finished", "healthy", "resolved") or status in ("running", "succeeded", "healthy")
+    return "ok" if well else "off"
 
 
 class _Known(dict[str, str]):

@@ -19,6 +19,8 @@ class Way:
 WAYS = (
     Way("Overview", "/admin/", "overview", "apps:read"),
     Way("Apps", "/admin/app/", "apps", "apps:read"),
+    Way("Services", "/admin/service/", "services", "platform:read"),
+    Way("Alerts", "/admin/alerts/", "alerts", "platform:read"),
     Way("Nodes", "/admin/nodes/", "nodes", "platform:read", "Platform"),
     Way("Cluster", "/admin/cluster/", "cluster", "platform:read", "Platform"),
     Way("Events", "/admin/events/", "events", "events:read", "Platform"),

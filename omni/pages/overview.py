@@ -20,7 +20,7 @@ from omni.api.cluster import standing
 from omni.kernel.context import Actor
 from omni.kernel.models import Event
 from omni.kernel.probes import ask_all
-from omni.pages import happened, health, topology
+from omni.pages import happened, health, services, topology
 from omni.pages.frame import Page, page
 from releases.models import Build
 from releases.states import BuildStatus
@@ -42,7 +42,8 @@ def view(request: HttpRequest, actor: Actor) -> Page:
         "events": _events(actor),
     }
     if actor.platform:
-        values |= {"cluster": cluster(), "nodes": _nodes(), "instances": _instances(), "alerts": _alerts()}
+        values |= {"cluster": cluster(), "nodes": _nodes(), "instances": _instances(), "alerts": _alerts(),
+                   "services": services.sick()}  # fmt: skip
     return Page("overview.html", "Overview", values, live=3)
 
 

@@ -70,6 +70,7 @@ def paths(home: dict[str, Any]) -> list[str]:
         f"{app}builds/{home['build'].pk}/", f"{app}deployments/",
         f"{app}deployments/{home['deployment'].pk}/", f"{app}instances/{home['instance'].pk}/",
         "/admin/nodes/", f"/admin/nodes/{home['node'].pk}/", "/admin/cluster/", "/admin/events/",
+        "/admin/service/", "/admin/service/new/", "/admin/alerts/", "/admin/silences/",
         "/admin/events/?q=x&app=web", "/admin/orgs/", f"/admin/orgs/{home['org'].pk}/",
         "/admin/tokens/", "/admin/tables/",
         "/admin/data/platform/", f"/admin/data/app/{home['app'].pk}/?window=24h",
@@ -142,7 +143,8 @@ def developer(home: dict[str, Any]) -> Client:
 def test_a_developer_sees_and_changes_what_is_the_orgs(developer: Client, home: dict[str, Any]) -> None:
     foreign = make_app(make_org("elsewhere"), "secret-plans")
     for path in paths(home):
-        platforms = path.startswith(("/admin/nodes/", "/admin/cluster/", "/admin/data/platform/", "/admin/data/nodes/"))
+        platforms = path.startswith(("/admin/nodes/", "/admin/cluster/", "/admin/data/platform/", "/admin/data/nodes/",
+                                    "/admin/service/", "/admin/alerts/", "/admin/silences/"))  # fmt: skip
         assert developer.get(path).status_code == (403 if platforms else 200), path
         assert b"secret-plans" not in developer.get(path).content, path
     assert developer.get(f"/admin/app/{foreign.pk}/").status_code == 404

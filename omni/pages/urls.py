@@ -7,6 +7,7 @@ from django.urls import path
 
 from omni.pages import (
     acting,
+    alerts,
     app,
     apps,
     audit,
@@ -19,6 +20,8 @@ from omni.pages import (
     overview,
     people,
     releases,
+    services,
+    services_form,
 )
 
 urlpatterns = [
@@ -37,6 +40,12 @@ urlpatterns = [
     path("nodes/", nodes.listing),
     path("nodes/<str:node>/", nodes.one),
     path("cluster/", cluster.view),
+    path("service/", services.listing),
+    path("service/new/", services_form.new),
+    path("service/<int:service>/", services.one),
+    path("service/<int:service>/edit/", services_form.edit),
+    path("alerts/", alerts.alerts),
+    path("silences/", alerts.silences),
     path("events/", audit.view),
     path("orgs/", people.orgs),
     path("orgs/<str:org>/", people.org),

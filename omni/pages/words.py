@@ -14,6 +14,8 @@ _TONES = {
     "bad": ("failed", "crashed", "lost", "down", "bad", "critical", "open", "firing", "error"),
 }  # fmt: skip
 _BY_WORD = {word: tone for tone, words in _TONES.items() for word in words}
+SERVICE_TONES = {"healthy": "ok", "passing": "ok", "degraded": "warn", "warning": "warn", "unhealthy": "bad",
+                 "failing": "bad"}  # fmt: skip
 NOTHING = "\N{EN DASH}"  # where nobody measured
 STEPS = {
     "begin": "begun", "place": "placed", "assign": "placed", "explain": "no node for", "stop": "stopped",

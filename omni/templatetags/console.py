@@ -65,6 +65,17 @@ def tone(status: Any) -> str:
     return words.tone(str(status))
 
 
+@register.filter
+def service_tone(state: Any) -> str:
+    """Of an internal service's state, and of what one check came to."""
+    return words.SERVICE_TONES.get(str(state), "off")
+
+
+@register.filter
+def of_key(found: Any, key: Any) -> Any:
+    return found.get(key)
+
+
 @register.simple_tag
 def state(word: Any, shown: str = "") -> SafeString:
     """A mark and a word: never colour alone."""
@@ -127,7 +138,8 @@ def who(actor: Any) -> str:
 def around(context: dict[str, Any]) -> dict[str, Any]:
     """What the frame shows on every page, also on those that Django's admin makes: ways, actor, who leads."""
     request = context["request"]
-    actor, here, leader = of_user(request.user), str(settings.CONFIG.me.netloc), leader_name()
+    actor = context.get("actor") or of_user(request.user)
+    here, leader = str(settings.CONFIG.me.netloc), leader_name()
     return {"actor": actor, "ways": navigation.ways(actor, request.path), "here": here, "leader": leader}
 
 
