@@ -18,17 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import logging
 import os
-import signal
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent import procfs
 from agent.config import Config, platform_of
 from agent.runtimes import kept
 from agent.runtimes.base import (
@@ -44,21 +40,20 @@ from agent.runtimes.base import (
     Unavailable,
     Unknown,
 )
-from agent.runtimes.engine import figures, launching, output
-from agent.runtimes.engine.client import OLDEST_API, Away, Declined, Engine, EngineError
+from agent.runtimes.engine import containers, executing, figures, launching, output
+from agent.runtimes.engine.ability import absent, capabilities
+from agent.runtimes.engine.client import Away, Declined, Engine, EngineError
 from agent.runtimes.engine.ends import Ends
 from agent.runtimes.engine.images import Images
 from agent.runtimes.engine.launching import Surroundings
-from agent.runtimes.engine.networks import Networks
+from agent.runtimes.engine.networks import Networks, is_loopback
 from agent.runtimes.engine.output import Output
-from agent.runtimes.shell import shell_line
 from agent.store import write_atomically
 from sandbox import bubblewrap, identity
 
 log = logging.getLogger(__name__)
 
 NOTE = "engine.json"
-_OUTPUT = 2000
 _KILL_DEADLINE_S = 15.0
 _OUTPUT_PATIENCE_S = 5.0
 _SETTLES_S = 0.2
@@ -95,33 +90,23 @@ class DockerRuntime(Runtime):
         try:
             info = await self._engine.call(lambda client: {**client.info(), "api": client.api_version})
         except EngineError as error:
-            return Capabilities(False, "none", "none", "shared", [str(error)])
-        version = tuple(int(part) for part in str(info["api"]).split("."))
-        if version < OLDEST_API:
-            wanted = ".".join(map(str, OLDEST_API))
-            return Capabilities(
-                False, "none", "none", "shared", [f"the engine's API is {info['api']}; {wanted} is wanted"]
-            )
-        notes = [f"engine {info.get('ServerVersion', '?')} at {self._engine.url}"]
-        if not info.get("LiveRestoreEnabled"):
-            notes.append("live-restore is off: containers end and start again when the engine restarts")
-        limits = "none" if info.get("MemoryLimit") is False else f"cgroup-v{info.get('CgroupVersion', '1')}"
-        return Capabilities(True, "container", limits, "per app", notes)
+            return absent(str(error))
+        return capabilities(info, self._engine.url)
 
     async def start(self, launch: Launch) -> Handle:
         try:
             found = await self._find(launch.instance_id)
             if found is not None:
-                if _runs(found):
+                if containers.runs(found):
                     self._output(found["Id"], launch.instance_id).follow()
                     return self._handle(found)
                 await self._clear(found["Id"], launch.instance_id)
             made = await self._described(launch)
-            container = await self._engine.call(lambda client: _create(client, made))
+            container = await self._engine.call(lambda client: containers.create(client, made))
         except Away as error:
             raise Unavailable(str(error)) from error
         except Declined as error:
-            raise _of_create(error) from error
+            raise containers.why_not_created(error) from error
         output.begin(launch.directory, container)
         await self._run(container, launch)
         self._output(container, launch.instance_id).follow()
@@ -136,12 +121,12 @@ class DockerRuntime(Runtime):
         host_image = self._host_image
         if not launch.image:
             binds = tuple((bind.source, bind.target) for bind in bubblewrap.runtime_binds())
-            await self._engine.call(lambda client: _have_host_image(client, host_image))
+            await self._engine.call(lambda client: containers.have_host_image(client, host_image))
             launch.home.mkdir(mode=0o700, exist_ok=True)
             if root:
                 os.chown(launch.home, uid, uid)
         kept.prepare(launch, uid if root else None)
-        direct = _is_loopback(settings.address) and self._networks.is_here(launch.app_id)
+        direct = is_loopback(settings.address) and self._networks.is_here(launch.app_id)
         around = Surroundings(
             platform=settings.platform,
             node=settings.node,
@@ -190,7 +175,7 @@ class DockerRuntime(Runtime):
             await asyncio.sleep(_SETTLES_S)  # that it was for want of memory is told a moment after the end itself
             self._settled.add(handle["container"])
             return await self.observe(handle)
-        return _observation(state)
+        return containers.observation(state)
 
     async def wait(self, handle: Handle) -> None:
         container = str(handle["container"])
@@ -224,7 +209,7 @@ class DockerRuntime(Runtime):
         container = str(handle["container"])
         deadline = asyncio.get_running_loop().time() + _KILL_DEADLINE_S
         try:
-            while _runs_by_state((await self._inspect(handle))["State"]):
+            while containers.runs_by_state((await self._inspect(handle))["State"]):
                 with contextlib.suppress(Declined):  # it may have ended meanwhile
                     await self._engine.call(lambda client: client.kill(container, signal="SIGKILL"))
                 if asyncio.get_running_loop().time() > deadline:
@@ -247,21 +232,10 @@ class DockerRuntime(Runtime):
         return Stats(place.cpu_us(), place.memory_bytes(), place.memory_limit_bytes(), received, sent)
 
     async def execute(self, launch: Launch, handle: Handle, command: str, timeout_s: float) -> Executed:
-        container = str(handle["container"])
-        shell = ["/bin/sh", "-c", shell_line(command)]
         try:
-            made = await self._engine.call(lambda client: client.exec_create(container, shell))
-            running = asyncio.ensure_future(self._engine.call(lambda client: _collect(client, made["Id"])))
-            done, _ = await asyncio.wait([running], timeout=timeout_s)
-            if not done:
-                await self._end(made["Id"], container)
-                running.add_done_callback(lambda task: task.cancelled() or task.exception())
-                return Executed(None, "")
-            said = running.result()
-            about = await self._engine.call(lambda client: client.exec_inspect(made["Id"]))
+            return await executing.execute(self._engine, str(handle["container"]), command, timeout_s)
         except EngineError as error:
             raise Unknown(str(error)) from error
-        return Executed(about.get("ExitCode"), said[-_OUTPUT:].decode("utf-8", "replace"))
 
     async def listening(self, handle: Handle) -> tuple[int, ...] | None:
         place = await self._place(handle)
@@ -336,7 +310,7 @@ class DockerRuntime(Runtime):
 
     async def _running(self, container: str) -> bool:
         try:
-            return _runs_by_state((await self._inspect({"container": container}))["State"])
+            return containers.runs_by_state((await self._inspect({"container": container}))["State"])
         except Declined:
             return False
 
@@ -370,14 +344,6 @@ class DockerRuntime(Runtime):
                 return None
             self._places[container] = known
         return known
-
-    async def _end(self, execution: str, container: str) -> None:
-        """A command that took too long: the engine has no call for that, so its processes are ended here."""
-        with contextlib.suppress(EngineError, OSError):
-            pid = int((await self._engine.call(lambda client: client.exec_inspect(execution)))["Pid"])
-            if figures.place_of(pid, container) is not None:
-                for below in procfs.descendants(procfs.scan(), {pid}):
-                    os.kill(below, signal.SIGKILL)
 
     def _output(self, container: str, instance_id: int) -> Output:
         if container not in self._outputs:
@@ -421,67 +387,3 @@ def noted(instances_dir: Path) -> DockerRuntime | None:
     if not engine.url:
         return None
     return DockerRuntime(engine, Settings("", platform_of(instances_dir), instances_dir, "", 0, 0, subnets))
-
-
-def _create(client: Any, made: launching.Container) -> str:
-    return str(client.create_container(**made.config, host_config=client.create_host_config(**made.host))["Id"])
-
-
-def _of_create(error: Declined) -> Exception:
-    text = str(error)
-    if error.status == 400:
-        return Refused(f"the engine refuses the container: {text}")
-    if error.status == 409:
-        return Unknown(text)  # the name is taken: another start was quicker
-    return Unavailable(text)
-
-
-def _have_host_image(client: Any, name: str) -> None:
-    """An image with nothing in it: everything that a folder's program needs is mounted."""
-    from docker.errors import ImageNotFound
-
-    try:
-        client.inspect_image(name)
-        return
-    except ImageNotFound:
-        pass
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as tar:
-        for folder in ("app", "home", "home/app", "tmp", "etc", "usr", "proc", "sys", "dev"):
-            info = tarfile.TarInfo(folder)
-            info.type, info.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(info)
-    repository, _, tag = name.partition(":")
-    client.import_image_from_data(data.getvalue(), repository=repository, tag=tag)
-
-
-def _collect(client: Any, execution: str) -> bytes:
-    """The end of what it says; a command that says much is not kept whole."""
-    said = b""
-    for piece in client.exec_start(execution, stream=True):
-        said = (said + piece)[-4 * _OUTPUT :]
-    return said
-
-
-def _observation(state: dict[str, Any]) -> Observation:
-    if _runs_by_state(state):
-        return Observation("running")
-    if state.get("Status") == "created":
-        return Observation("absent")  # it was never begun
-    code = int(state.get("ExitCode", 0))
-    oom = bool(state.get("OOMKilled")) and code != 0
-    if code > 128:
-        return Observation("ended", signal=code - 128, oom=oom)
-    return Observation("ended", code=code, oom=oom)
-
-
-def _runs(found: dict[str, Any]) -> bool:
-    return found.get("State") in ("running", "paused", "restarting")
-
-
-def _runs_by_state(state: dict[str, Any]) -> bool:
-    return bool(state.get("Running") or state.get("Paused"))
-
-
-def _is_loopback(address: str) -> bool:
-    return address.startswith("127.") or address in ("localhost", "::1")

@@ -91,6 +91,10 @@ class Networks:
             return
 
 
+def is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address in ("localhost", "::1")
+
+
 def _routes() -> list[ipaddress.IPv4Network]:
     """Where this host sends packets by a route of its own; the way to everywhere else is none."""
     try:
