@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from django.contrib.auth.hashers import make_password
+from django.contrib.auth.hashers import check_password, make_password
 from django.contrib.auth.models import User
 from django.db.models import F
 
@@ -70,6 +70,16 @@ def add_member(
         membership.refresh_from_db()
     tx.record("member.set", "user", user.pk, org_id=org.pk, change={"role": role})
     return membership
+
+
+def change_password(tx: Transaction, *, user_id: int, current: str, made: str) -> None:
+    """One's own: `made` is the new one's hash. Raises InvalidInput when `current` is not the password."""
+    user = User.objects.get(pk=user_id)
+    if not check_password(current, user.password):
+        raise InvalidInput(errors=[FieldError("/current", "wrong_password", "That is not the present password.")])
+    if User.objects.filter(pk=user.pk, password=user.password).update(password=made) != 1:
+        raise Conflict("The password was changed at the same time.", next="log in again")
+    tx.record("user.password_changed", "user", user.pk, org_id=tx.actor.org_id, change={"username": user.username})
 
 
 def remove_member(tx: Transaction, *, org: Org, username: str, acting: Actor) -> None:

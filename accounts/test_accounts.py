@@ -9,6 +9,8 @@ import json
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.http import HttpRequest
 from django.test import Client
 
 from accounts import roles, services, tokens
@@ -16,6 +18,7 @@ from accounts.models import ApiToken, Membership, Org
 from omni.kernel import clock
 from omni.kernel.context import Actor
 from omni.kernel.errors import Conflict, Forbidden
+from omni.kernel.models import Event
 from omni.testing.factories import make_actor, make_org, make_token, make_user
 
 pytestmark = [pytest.mark.django_db(databases=["default", "telemetry"]), pytest.mark.usefixtures("fence")]
@@ -207,3 +210,31 @@ def test_the_short_way_to_ones_own_org_asks_the_same(in_gate: Any) -> None:
     )
     with pytest.raises(Forbidden):
         ask(dataclasses.replace(actor, id=expired.pk))
+
+
+def _log_in(client: Client, name: str) -> None:
+    client.force_login(User.objects.get(username=name), backend="accounts.console_login.ConsoleBackend")
+
+
+def test_whoever_knows_the_password_changes_it_and_only_this_session_goes_on() -> None:
+    make_user("ines", password="the old one, long")
+    here, elsewhere = Client(), Client()
+    _log_in(here, "ines")
+    _log_in(elsewhere, "ines")
+    wrong = here.post("/me/password", {"current": "a guess", "password": "quite another one"}, "application/json")
+    assert (wrong.status_code, wrong.json()["errors"][0]["code"]) == (422, "wrong_password")
+    short = here.post("/me/password", {"current": "the old one, long", "password": "short"}, "application/json")
+    assert short.status_code == 422
+    body = {"current": "the old one, long", "password": "quite another one"}
+    assert here.post("/me/password", body, "application/json").status_code == 204
+    assert Client().login(request=HttpRequest(), username="ines", password="quite another one")
+    event = Event.objects.get(kind="user.password_changed")
+    assert "another" not in str(event.change)
+    assert here.get("/orgs").status_code != 401
+    assert elsewhere.get("/orgs").status_code == 401
+
+
+def test_a_token_has_no_password_and_nobody_unknown_changes_one() -> None:
+    body = {"current": "the old one, long", "password": "quite another one"}
+    assert call(make_token(make_org()), "POST", "/me/password", body).status_code == 403
+    assert Client().post("/me/password", body, "application/json").status_code == 401

@@ -7,6 +7,7 @@ from django.urls import include, path
 
 from accounts.api import OrgViewSet, TokenViewSet
 from accounts.api_hooks import EventHookViewSet
+from accounts.api_me import MeViewSet
 from instances.api import InstanceViewSet
 from instances.api_agent import AgentViewSet
 from instances.api_deployments import DeploymentViewSet
@@ -30,7 +31,7 @@ from services.api_agent import VantageViewSet
 urlpatterns = [
     path("", documents.root),
     path("admin/", include("omni.pages.urls")),
-    path("admin/password_change/", documents.nothing),  # no verb changes a password, so no form does
+    path("admin/password_change/", documents.nothing),  # /admin/account/ does it, through the gate
     path("admin/password_change/done/", documents.nothing),
     path("admin/", admin.site.urls),
     path("schema", documents.Schema.as_view(), name="schema"),
@@ -59,6 +60,7 @@ urlpatterns = [
     path("orgs/<str:org>/members/<str:user>", OrgViewSet.as_view({"delete": "remove_member"})),
     path("orgs/<str:org>/registries", RegistryViewSet.as_view({"get": "list", "post": "create"})),
     path("orgs/<str:org>/registries/<int:pk>", RegistryViewSet.as_view({"delete": "destroy"})),
+    path("me/password", MeViewSet.as_view({"post": "change_password"})),
     path("tokens", TokenViewSet.as_view({"get": "list", "post": "create"})),
     path("tokens/<int:pk>", TokenViewSet.as_view({"delete": "destroy"})),
     path("app", AppViewSet.as_view({"get": "list"})),

@@ -63,6 +63,7 @@ def call(
         environ["HTTP_IDEMPOTENCY_KEY"] = key
     inner = WSGIRequest(environ)
     inner.user = request.user
+    inner.session = request.session
     inner._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
     view, args, given = resolve(path)
     answer = view(inner, *args, **given)
@@ -137,6 +138,8 @@ def _do(request: HttpRequest, action: Action, path: str, body: dict[str, Any] | 
         return _shown(request, "secret.html", action.title, {"secret": secret, "back": _back(request)})
     where = action.after or _back(request)
     if _by_script(request):
+        if action.after:  # a toast of the page that is left would not be seen
+            messages.success(request, said)
         answer = {"ok": True, "said": said, "to": action.after, "follow": plans.follow(found.body)}
         return HttpResponse(orjson.dumps(answer), content_type="application/json")
     messages.success(request, said)

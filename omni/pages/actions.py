@@ -129,6 +129,12 @@ def _quota(form: QueryDict) -> Body:
     return {name: _number(form, name) if form.get(name) else None for name in names if name in form}
 
 
+def _password(form: QueryDict) -> Body:
+    if form.get("password") != form.get("again"):
+        raise InvalidInput(errors=[FieldError("/again", "invalid", "The new password was typed in two ways.")])
+    return _filled("current", "password")(form)
+
+
 def _token(form: QueryDict) -> Body:
     given = {name: form[name] for name in ("name", "org", "role") if form.get(name)}
     return {**given, "expires_at": f"{form['expires']}T23:59:59Z"} if form.get("expires") else given
@@ -159,6 +165,8 @@ _MORE = (
     Action("remove-member", "Remove a member", "DELETE", _ORG + "/members/{user}", ("org", "user"),
            "Remove {user} from {org}? The tokens that {user} made there go too.",
            "{user} is no member of {org} any more.", button="Remove", danger=True),
+    Action("change-password", "Change the password", "POST", "/me/password", (), "", "Your password is changed.",
+           body=_password, asks=False, after="/admin/account/"),
     Action("create-token", "A new token", "POST", "/tokens", (), "", "The token is made.", body=_token, asks=False),
     Action("revoke-token", "Revoke a token", "DELETE", "/tokens/{token}", ("token",),
            "Revoke the token {shown}? Whoever uses it is refused from then on.", "The token {shown} is revoked.",

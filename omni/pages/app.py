@@ -137,8 +137,9 @@ def instance_rows(rows: Sequence[Instance]) -> list[dict[str, Any]]:
 @page("events:read")
 def events(request: HttpRequest, actor: Actor, app: str) -> Page:
     found = access.app(actor, app)
-    rows, older = portion(Event.objects.filter(app_id=found.pk), request, "key")
-    values = {**head(actor, found, "events"), "events": happened.told(rows), "older": older}
+    every, whole = Event.objects.filter(app_id=found.pk), request.GET.get("all") == "1"
+    rows, older = portion(every if whole else every.exclude(kind__in=happened.QUIET), request, "key")
+    values = {**head(actor, found, "events"), "events": happened.told(rows), "older": older, "whole": whole}
     return Page("app_events.html", f"Events of {found.name}", values, live=4, above=above(found))
 
 

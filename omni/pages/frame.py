@@ -44,13 +44,14 @@ View = Callable[..., "Page | HttpResponse"]
 
 
 def page(scope: str) -> Callable[[View], Callable[..., HttpResponse]]:
-    """A view `(request, actor, **path) -> Page`, for whoever has a session and `scope`."""
+    """A view `(request, actor, **path) -> Page`, for whoever has a session and `scope` (none: any session)."""
 
     def decorate(view: View) -> Callable[..., HttpResponse]:
         def answer(request: HttpRequest, **given: Any) -> HttpResponse:
             actor = of_user(request.user)  # type: ignore[arg-type]  # admin_view lets nobody else in
             try:
-                require(actor, scope)
+                if scope:
+                    require(actor, scope)
                 found = view(request, actor, **given)
             except (OmniError, Http404, DatabaseError) as error:
                 found = refusal(problem.translate(error))
@@ -63,8 +64,9 @@ def page(scope: str) -> Callable[[View], Callable[..., HttpResponse]]:
 
 def refusal(error: OmniError) -> Page:
     """A refused page says what is wrong and what to do next, like the API."""
-    title = "There is nothing here" if isinstance(error, NotFound) else error.title
-    return Page("refused.html", title, {"error": error}, status=error.status)
+    missing = isinstance(error, NotFound)
+    title = "There is nothing here" if missing else error.title
+    return Page("refused.html", title, {"error": error, "is_missing": missing}, status=error.status)
 
 
 def rendered(request: HttpRequest, actor: Actor, found: Page) -> HttpResponse:

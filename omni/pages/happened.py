@@ -23,6 +23,8 @@ _SAID = {
     "app.rollback_wished": "{app} is to go back to release {release}",
     "app.config_wished": "{app} is to run with a new configuration",
     "app.scale_wished": "{app} is to be scaled",
+    "app.start_wished": "{app} is to be started",
+    "app.stop_wished": "{app} is to be stopped",
     "app.restart_wished": "{app} is to be restarted",
     "app.configuration_restored": "{app} has its earlier configuration {from} again",
     "release.created": "release {number} of {app} (version {version})",
@@ -32,6 +34,12 @@ _SAID = {
     "build.failed": "build of {app} {version} failed: {code}",
     "build.cancelled": "build of {app} was cancelled",
     "deployment.created": "deployment of {app} ({kind})",
+    "deployment.started": "deployment {id} of {app} has begun",
+    "deployment.ledger_closed": "nothing is left to do for deployment {id} of {app}",
+    "instance.stop_asked": "instance {id} of {app} is to stop",
+    "instance.drained": "instance {id} of {app} gets no more requests",
+    "instance.reported": "instance {id} of {app} was reported anew",
+    "instances.removed_from_node": "what has ended was removed from {name}",
     "instance.placed": "slot {slot} of {app} was placed on {node}",
     "node.drained": "node {name} is drained",
     "node.activated": "node {name} takes instances again",
@@ -39,6 +47,7 @@ _SAID = {
     "token.created": "token {prefix} was made",
     "token.revoked": "token {prefix} was revoked",
     "user.created": "user {username} was made",
+    "user.password_changed": "{username} changed the password",
     "member.set": "a member is {role}",
     "member.removed": "member {username} was removed",
     "cluster.transfer_requested": "the leadership is handed over to {to}",
@@ -103,7 +112,11 @@ def sentence(event: Event, app: str) -> str:
     change = event.change if isinstance(event.change, dict) else {}
     values = {name: _after(value) for name, value in change.items()}
     words = _SAID.get(event.kind)
-    text = words.format_map(_Known({**values, "app": app})) if words else _plain(event, app, values)
+    text = (
+        words.format_map(_Known({**values, "app": app, "id": str(event.object_id)}))
+        if words
+        else _plain(event, app, values)
+    )
     return text if app and text.startswith(app) else text[:1].upper() + text[1:]
 
 

@@ -18,7 +18,7 @@ from omni.pages.frame import Page, page, whole_number
 
 _FIELDS = ("id", "name", "address", "status", "status_since", "draining", "ingress", "labels", "cpu_count",
            "memory_mb", "facts", "created_at", "revision")  # fmt: skip
-_ROWS, _INSTANCES, _EVENTS, _LOOKED_AT = 100, 200, 8, 2_000
+_ROWS, _INSTANCES, _WAITING, _EVENTS, _LOOKED_AT = 100, 200, 20, 8, 2_000
 
 
 @page("platform:read")
@@ -53,10 +53,22 @@ def one(request: HttpRequest, actor: Actor, node: str) -> Page:
         "row": _filled(row),
         "running": [(one, str((one.placement or {}).get("reason", ""))) for one in running[:_INSTANCES]],
         "further": running[_INSTANCES - 1].pk if len(running) > _INSTANCES else None,
+        "waiting": _waiting(found.name),
         "events": happened.told(_events(found.pk)),
         "may": "platform:write" in actor.scopes,
     }
     return Page("node.html", found.name, values, live=4, above=(("Nodes", "/admin/nodes/"),))
+
+
+def _waiting(node: str) -> list[tuple[Instance, str]]:
+    """Instances that no node takes, with what was said of this one."""
+    rows = Instance.objects.filter(status="pending", desired="run").select_related("app").order_by("id")
+    found = []
+    for one in rows.defer("history", "handle", "drained_by")[:_WAITING]:
+        verdicts = (one.placement or {}).get("verdicts") or ()
+        said = next((str(verdict["reason"]) for verdict in verdicts if verdict.get("node") == node), "")
+        found.append((one, said or one.reason or "not looked at yet"))
+    return found
 
 
 def _events(node_id: int) -> list[Event]:

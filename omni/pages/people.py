@@ -77,6 +77,13 @@ def tokens(request: HttpRequest, actor: Actor) -> Page:
     return Page("tokens.html", "Tokens", values, live=10)
 
 
+@page("")
+def account(request: HttpRequest, actor: Actor) -> Page:
+    """Who one is here, and one's own password."""
+    rows = Membership.objects.filter(user_id=actor.user_id or 0).select_related("org").order_by("id")[:_MEMBERS]
+    return Page("account.html", "Your account", {"memberships": list(rows), "since": request.user.date_joined})  # type: ignore[union-attr]
+
+
 def _state(token: ApiToken, now: object) -> str:
     if token.revoked_at is not None:
         return "revoked"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.auth.models import User
 from django.db import connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -72,7 +73,7 @@ def paths(home: dict[str, Any]) -> list[str]:
         "/admin/nodes/", f"/admin/nodes/{home['node'].pk}/", "/admin/cluster/", "/admin/events/",
         "/admin/service/", "/admin/service/new/", "/admin/alerts/", "/admin/silences/",
         "/admin/events/?q=x&app=web", "/admin/orgs/", f"/admin/orgs/{home['org'].pk}/",
-        "/admin/tokens/", "/admin/tables/",
+        "/admin/tokens/", "/admin/account/", "/admin/tables/",
         "/admin/data/platform/", f"/admin/data/app/{home['app'].pk}/?window=24h",
         f"/admin/data/app/{home['app'].pk}/instances/{home['instance'].pk}/", f"/admin/data/nodes/{home['node'].pk}/",
     ]  # fmt: skip
@@ -287,3 +288,21 @@ def test_the_plain_tables_stay_reachable(console: Client, home: dict[str, Any]) 
     page = console.get("/admin/tables/").content.decode()
     for model in admin.site._registry:
         assert f"/admin/{model._meta.app_label}/{model._meta.model_name}/" in page
+
+
+def test_ones_own_password_is_changed_by_the_form_and_the_session_goes_on() -> None:
+    make_user("ines", org=make_org("hers"), password="the old one, long")
+    client = Client()
+    client.force_login(User.objects.get(username="ines"), backend="accounts.console_login.ConsoleBackend")
+    form = {"current": "the old one, long", "password": "quite another one", "again": "quite another two"}
+    assert b"typed in two ways" in client.post("/admin/do/change-password/", form, headers={"X-Console": "1"}).content
+    done = client.post("/admin/do/change-password/", form | {"again": form["password"]}, headers={"X-Console": "1"})
+    assert done.json()["to"] == "/admin/account/"
+    assert b"Your password is changed." in client.get("/admin/account/").content
+
+
+def test_a_node_says_what_waits_and_why_not_here(console: Client, home: dict[str, Any]) -> None:
+    placement = {"verdicts": [{"node": home["node"].name, "fits": False, "reason": "64 MiB are free, 128 wanted"}]}
+    make_instance(home["app"], slot=2, status="pending", placement=placement)
+    page = console.get(f"/admin/nodes/{home['node'].pk}/").content.decode()
+    assert "64 MiB are free, 128 wanted" in page

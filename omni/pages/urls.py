@@ -50,6 +50,7 @@ urlpatterns = [
     path("orgs/", people.orgs),
     path("orgs/<str:org>/", people.org),
     path("tokens/", people.tokens),
+    path("account/", people.account),
     path("data/nodes/<str:node>/", data.of_node),
     path("data/app/<str:app>/instances/<int:instance>/", data.of_instance),
     path("data/platform/", data.of_platform),

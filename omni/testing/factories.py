@@ -39,10 +39,14 @@ def make_org(name: str = "", **fields: Any) -> Org:
     return row
 
 
-def make_user(name: str = "", *, org: Org | None = None, role: str = "developer", superuser: bool = False) -> Any:
+def make_user(
+    name: str = "", *, org: Org | None = None, role: str = "developer", superuser: bool = False, password: str = ""
+) -> Any:
+    from django.contrib.auth.hashers import make_password
     from django.contrib.auth.models import User
 
-    user = _save(User(username=name or f"user-{next(_numbers)}", is_superuser=superuser, is_staff=superuser))
+    known = {"password": make_password(password)} if password else {}
+    user = _save(User(username=name or f"user-{next(_numbers)}", is_superuser=superuser, is_staff=superuser, **known))
     if org is not None:
         _save(Membership(org=org, user=user, role=role, created_at=clock.now()))
     return user
