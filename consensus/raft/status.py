@@ -38,6 +38,17 @@ def of(member: RaftMember) -> dict[str, Any]:
     }
 
 
+def _lag(member: RaftMember, id: str, reachable: bool) -> int | None:
+    """Entries behind the leader. The leader knows; a follower tells it from the last pings, None without one."""
+    core, words = member.core, member.roster.words
+    if core.role == "leader":
+        return 0 if id == core.me else core.lag(id)
+    applied = {peer: word.applied for peer, word in words.items()} | {core.me: core.applied_index}
+    if not core.leader or not reachable or core.leader not in applied or id not in applied:
+        return None
+    return max(0, applied[core.leader] - applied[id])
+
+
 def _member(member: RaftMember, id: str, address: str, reachable: bool) -> dict[str, Any]:
     core = member.core
     mine = id == core.me
@@ -51,7 +62,7 @@ def _member(member: RaftMember, id: str, address: str, reachable: bool) -> dict[
         "http": machine.http_of(id),
         "role": core.role if mine else others,
         "reachable": reachable,
-        "match_lag": 0 if mine and core.role == "leader" else core.lag(id),
+        "match_lag": _lag(member, id, reachable),
         "version": VERSION if mine else word.version if word else record["version"],
         "last_seen_at": clock.rfc3339(seen) or record["last_seen_at"],
         "able": member.roster.able() if mine else bool(word and reachable and word.able),

@@ -14,7 +14,9 @@ class MemberShown(serializers.Serializer[Any]):
     address = serializers.CharField(help_text="`<host>:<HTTP port>`")
     role = serializers.ChoiceField(_ROLES)
     reachable = serializers.BooleanField()
-    match_lag = serializers.IntegerField(allow_null=True, help_text="Raft entries behind the leader; null: not known")
+    match_lag = serializers.IntegerField(
+        allow_null=True, help_text="Raft entries behind the leader, as of the last ping; null: not known"
+    )
     version = serializers.CharField(allow_null=True)
     last_seen_at = serializers.DateTimeField(allow_null=True)
     able = serializers.BooleanField(allow_null=True, help_text="whether it could lead: its database answers")
