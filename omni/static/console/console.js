@@ -88,6 +88,7 @@ document.addEventListener("click", (event) => {
     if (!open.contains(event.target)) open.open = false;
 });
 setInterval(() => { if (!document.hidden) clockTick(); }, 1000);
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 startActing(refresh);
 startPlots();
 startLogs();
