@@ -125,7 +125,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
-DATETIME_FORMAT = "Y-m-d H:i:s"
+FORMAT_MODULE_PATH = "omni.formats"
 
 STATIC_URL = "/static/"
 _COLLECTED = BASE_DIR / "staticfiles"

@@ -16,6 +16,7 @@ Tone = Literal["ok", "busy", "warn", "bad", "off"]
 LATELY_S = 600
 _HISTORY_KEPT = 50
 _TOLD = 3  # slots by name; the others are counted
+_NAMED = 5  # more slots than this are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,10 @@ def _state(app: AppSeen) -> tuple[Tone, str]:
     trouble = _worst_by_slot([one for one in app.instances if one.place not in healthy])
     shaky = [one for one in app.instances if one.healthy and one.restarts]
     text = f"{min(len(healthy), app.wanted)} of {app.wanted} healthy"
-    told = [_trouble(one) for one in (*trouble[:_TOLD], *shaky[: max(0, _TOLD - len(trouble))])]
-    if more := len(trouble) - _TOLD:
-        told += [f"{more} more slots are not healthy"] if more > 0 else []
+    groups = _alike(trouble)
+    told = [_trouble(group) for group in (*groups[:_TOLD], *_alike(shaky)[: max(0, _TOLD - len(groups))])]
+    if more := sum(len(group) for group in groups[_TOLD:]):
+        told.append(f"{_count(more, 'more slot')} {'is' if more == 1 else 'are'} not healthy")
     return _tone(app, len(healthy), bool(shaky)), "; ".join([text, *told]) + "."
 
 
@@ -132,23 +134,46 @@ def _worst_by_slot(rows: Sequence[InstanceSeen]) -> list[InstanceSeen]:
     return sorted(by_slot.values(), key=lambda one: (-one.restarts, one.place))
 
 
-def _trouble(one: InstanceSeen) -> str:
-    slot = f"{one.type} slot {one.slot}" if one.type else f"slot {one.slot}"
+def _alike(rows: Sequence[InstanceSeen]) -> list[list[InstanceSeen]]:
+    """Slots of which the same is to be said, in the order of their first."""
+    groups: dict[tuple[str, str], list[InstanceSeen]] = {}
+    for one in rows:
+        groups.setdefault((one.type, _what(one)), []).append(one)
+    return list(groups.values())
+
+
+_PLURALS = {"waits ": "wait ", "was lost with its": "were lost with their", "fails its": "fail their", "is ": "are "}
+
+
+def _trouble(group: Sequence[InstanceSeen]) -> str:
+    one, what = group[0], _what(group[0])
+    kind = f"{one.type} " if one.type else ""
+    if len(group) == 1:
+        return f"{kind}slot {one.slot} {what}"
+    for singular, plural in _PLURALS.items():
+        what = plural + what.removeprefix(singular) if what.startswith(singular) else what
+    if len(group) > _NAMED:
+        return f"{len(group)} {kind}slots {what}"
+    slots = [str(each.slot) for each in sorted(group, key=lambda each: each.slot)]
+    return f"{kind}slots {', '.join(slots[:-1])} and {slots[-1]} {what}"
+
+
+def _what(one: InstanceSeen) -> str:
     how = f": {one.ended}" if one.ended else ""
     if one.restarts:
         times = "once" if one.restarts == 1 else f"{one.restarts} times"
-        return f"{slot} restarted {times} in {LATELY_S // 60} minutes{how}"
+        return f"restarted {times} in {LATELY_S // 60} minutes{how}"
     if one.status == "pending":
-        return f"{slot} waits for a node{_because(one.reason)}"
+        return f"waits for a node{_because(one.reason)}"
     if one.status == "lost":
-        return f"{slot} was lost with its node"
+        return "was lost with its node"
     if one.status in ("crashed", "failed"):
-        return f"{slot} {one.status}{how or _because(one.detail)}"
+        return f"{one.status}{how or _because(one.detail)}"
     if one.status == "running" and one.health == "unhealthy":
-        return f"{slot} fails its health check{_because(one.detail)}"
+        return f"fails its health check{_because(one.detail)}"
     if one.status == "stopping":
-        return f"{slot} is stopping"
-    return f"{slot} is starting"
+        return "is stopping"
+    return "is starting"
 
 
 def _because(text: str) -> str:

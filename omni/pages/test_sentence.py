@@ -42,7 +42,7 @@ def test_a_healthy_instance_that_restarted_lately_is_not_passed_over() -> None:
 
 
 def test_many_troubled_slots_are_counted() -> None:
-    rows = [InstanceSeen(slot, "crashed", "unknown", ended="exit 3") for slot in range(9)]
+    rows = [InstanceSeen(slot, "crashed", "unknown", ended=f"exit {slot}") for slot in range(9)]
     told = sentence(running(*rows, wanted=9))
     assert told.tone == "bad"
     assert told.text.endswith("6 more slots are not healthy.")
@@ -144,3 +144,11 @@ def test_every_state_has_sentences_and_all_is_well_only_when_it_is(
         assert ".." not in text
     if told.tone == "ok":
         assert len({row.slot for row in rows if row.healthy}) >= wanted > 0
+
+
+def test_slots_of_which_the_same_is_to_be_said_are_told_together() -> None:
+    rows = [InstanceSeen(slot, "running", "healthy", restarts=1, ended="exit 0") for slot in range(3)]
+    told = sentence(AppSeen("running", 3, True, rows))
+    assert told.text == "3 of 3 healthy; slots 0, 1 and 2 restarted once in 10 minutes: exit 0."
+    lost = [InstanceSeen(slot, "lost", "unknown") for slot in range(7)]
+    assert sentence(AppSeen("running", 7, True, lost)).text == "0 of 7 healthy; 7 slots were lost with their node."

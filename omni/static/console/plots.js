@@ -1,6 +1,6 @@
 // Figures over time. The server gives columns of numbers; a gap stays a gap.
 const KINDS = {
-  cpu: { lines: [["cpu_percent", "CPU"]], unit: (v) => Math.round(v) + " %", floor: 10, fill: true },
+  cpu: { lines: [["cpu_percent", "CPU"]], unit: (v) => (v > 0 && v < 10 ? Math.round(v * 10) / 10 : Math.round(v)) + " %", floor: 10, fill: true },
   memory: { lines: [["memory_bytes", "used"], ["memory_limit", "limit"]], unit: bytes, fill: true, limit: 1, binary: true },
   requests: { lines: [["requests_per_second", "requests/s"], ["error_percent", "failed %"]], unit: short, floor: 1, fill: true },
   latency: { lines: [["p50_ms", "p50"], ["p95_ms", "p95"], ["p99_ms", "p99"]], unit: (v) => short(v) + " ms", floor: 1 },
@@ -15,7 +15,7 @@ function bytes(value) {
   while (Math.abs(value) >= 1000 && at < units.length - 1) { value /= 1024; at++; }
   return (value >= 100 || at === 0 ? Math.round(value) : Math.round(value * 10) / 10) + " " + units[at];
 }
-function short(value) { return value >= 1000 ? Math.round(value / 100) / 10 + " k" : String(Math.round(value * 100) / 100); }
+function short(value) { return value >= 1000 ? Math.round(value / 100) / 10 + " k" : String(value >= 10 ? Math.round(value) : Math.round(value * 100) / 100); }
 function colour(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
 
 function options(kind, plot, width, group) {
@@ -43,7 +43,8 @@ function marks(u, group) {
   ctx.save();
   ctx.setLineDash([4, 4]);
   ctx.lineWidth = devicePixelRatio;
-  for (const mark of group.marks) {
+  const taken = [];
+  for (const mark of [...group.marks].reverse()) {
     const x = u.valToPos(mark.at, "x", true);
     if (x < u.bbox.left || x > u.bbox.left + u.bbox.width) continue;
     ctx.strokeStyle = colour(mark.status === "failed" || mark.status === "reverted" ? "--bad-mark" : "--muted");
@@ -51,12 +52,14 @@ function marks(u, group) {
     ctx.moveTo(x, u.bbox.top);
     ctx.lineTo(x, u.bbox.top + u.bbox.height);
     ctx.stroke();
-    if (u.bbox.left + u.bbox.width - x > 60 * devicePixelRatio || group.marks.length === 1) {
-      ctx.fillStyle = colour("--muted");
-      ctx.font = 10 * devicePixelRatio + "px Inter";
-      ctx.textAlign = u.bbox.left + u.bbox.width - x > 90 * devicePixelRatio ? "left" : "right";
-      if (group.marks.length < 8) ctx.fillText(" " + mark.label + " ", x, u.bbox.top + 10 * devicePixelRatio);
-    }
+    // only where it has room: one label over the other tells neither
+    ctx.font = 10 * devicePixelRatio + "px Inter";
+    const text = " " + mark.label + " ", wide = ctx.measureText(text).width, right = x + wide <= u.bbox.left + u.bbox.width;
+    const from = right ? x : x - wide;
+    if (from < u.bbox.left || taken.some(([a, b]) => from < b && from + wide > a)) continue;
+    taken.push([from, from + wide]);
+    ctx.fillStyle = colour("--muted");
+    ctx.fillText(text, from, u.bbox.top + 10 * devicePixelRatio);
   }
   ctx.restore();
 }

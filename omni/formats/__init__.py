@@ -1,0 +1,1 @@
+"""How the plain tables write times. Owns nothing else."""
