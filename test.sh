@@ -89,7 +89,7 @@ install_servers() {
 
 lint() { "$VENV/bin/ruff" check . && "$VENV/bin/ruff" format --check .; }
 
-types() { OMNI_STATE="$SCRATCH/state" "$VENV/bin/mypy" omni consensus accounts apps releases instances services agent cli sandbox; }
+types() { OMNI_STATE="$SCRATCH/state" "$VENV/bin/mypy" omni consensus accounts apps releases instances services agent cli sandbox observing; }
 
 imports() { "$VENV/bin/python" -m omni.testing.import_rules; }
 

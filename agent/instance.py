@@ -33,6 +33,7 @@ from agent.runtimes.base import (
     Unknown,
 )
 from agent.store import SWEPT, Store
+from observing import journal
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class Instance:
         if action.kind == "wait":
             await self._wait(action.until)
             return
+        journal.request_id.set(self.record.assignment.request_id or journal.NONE)
         log.info("instance %s: %s (%s)", self.record.id, action.kind, action.reason)
         if action.kind == "start":
             await self._start()

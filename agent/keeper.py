@@ -20,6 +20,7 @@ from agent.runtimes.absent import AbsentRuntime
 from agent.runtimes.base import Handle, Runtime, RuntimeFault
 from agent.runtimes.process import ProcessRuntime
 from agent.store import SWEPT, Store
+from observing import journal
 from sandbox.engines import OFF
 from sandbox.probe import Facts
 
@@ -104,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agent.keeper", description="Ends singletons without a lease.")
     parser.add_argument("--config", type=Path, required=True)
     given = config.load(parser.parse_args(argv).config)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s keeper %(levelname)s %(message)s")
+    journal.configure("keeper")
     with fencing.alone(Path(given.state_dir)) as only:
         if only:
             asyncio.run(Keeper(given).run())

@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 
 from agent import config as configs
@@ -32,6 +31,7 @@ from agent.store import Store
 from agent.supervisor import Supervisor
 from agent.sync import Assigner, Reporter
 from agent.volumes import Volumes
+from observing import journal
 from sandbox.engines import OFF
 from sandbox.probe import Facts, probe
 
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agent", description="Runs this node's instances.")
     parser.add_argument("--config", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s agent %(levelname)s %(message)s")
+    journal.configure("agent")
     try:
         config = configs.load(arguments.config)
     except BadConfig as error:

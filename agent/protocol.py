@@ -120,6 +120,7 @@ class Assignment:
     drained: bool = False
     once: bool = False
     volumes: list[VolumeMount] = field(default_factory=list)
+    request_id: str = ""  # of whoever wished for its deployment
 
 
 @dataclass(frozen=True, slots=True)

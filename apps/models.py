@@ -31,6 +31,7 @@ class App(models.Model):
     deploy_kind = models.CharField(max_length=16, default="deploy")  # why desired_release is what it is
     deploy_cause = models.CharField(max_length=200, default="")
     deploy_serial = models.PositiveIntegerField(default=0)  # grows with each wish for a (re)deployment
+    deploy_request = models.CharField(max_length=64, default="", db_default="")  # the request id of the newest wish
     instances = models.PositiveIntegerField(default=1)  # of the process type web
     process_counts = models.JSONField(default=dict)  # of the other types: {"worker": 2}
     process_types = models.JSONField(null=True)  # types of the wished release; None: nobody has said

@@ -19,6 +19,7 @@ from apps import domains, freeze, processes
 from apps.configuration import CONFIG_FIELDS, masked, merge_env, open_env
 from apps.models import App, ConfigRevision, DesiredState
 from consensus.gate import Transaction
+from observing import journal
 from omni.kernel.errors import Conflict, FieldError, Forbidden, InvalidInput
 from omni.kernel.inserts import insert, statement
 from omni.kernel.seal import seal
@@ -118,12 +119,12 @@ def wish(
     """Wish for a deployment: of `release_number`, which has these process types, or of what is desired anyway (scale,
     restart, start)."""
     _refuse_deleted(app)
-    values: dict[str, Any] = {"deploy_kind": kind, "deploy_cause": cause[:200]}
+    values: dict[str, Any] = {"deploy_kind": kind, "deploy_cause": cause[:200], "deploy_request": journal.current()}
     if release_number is not None:
         values["desired_release"] = release_number
         values["process_types"] = list(processes.runnable(process_types))
     _update(tx, app, deploy_serial=F("deploy_serial") + 1, **values)
-    app.refresh_from_db(fields=["deploy_serial"])
+    app.refresh_from_db(fields=["deploy_serial", "deploy_request"])
     tx.record(f"app.{kind}_wished", "app", app.pk, org_id=app.org_id, app_id=app.pk,
               change={"release": app.desired_release, "serial": app.deploy_serial})  # fmt: skip
 

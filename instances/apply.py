@@ -21,6 +21,7 @@ from instances.plan import actions as act
 from instances.states import DEPLOYMENT, INSTANCE, LEADER, DeploymentStatus, InstanceStatus
 from instances.tasks import services as tasks
 from instances.telemetry import compare, logs
+from observing import journal
 from omni.kernel.clock import rfc3339
 from omni.kernel.transitions import move
 from releases.models import Release
@@ -114,7 +115,7 @@ class _Applying:
             app=self.app, slot=action.slot, release_id=action.release.id, deployment=self.deployment,
             process_type=action.process_type, node_id=node.id if node else None, on_node=node is not None,
             memory_mb=action.size.memory_mb, cpu=action.size.cpu, attempt=action.attempt,
-            placement=action.choice.to_json(),
+            placement=action.choice.to_json(), request_id=journal.current(),
             reason=(action.why if node else action.choice.reason)[:300], created_at=self.tx.at,
             status=InstanceStatus.PLACED if node else InstanceStatus.PENDING,
             history=[evidence.entry(self.tx.at, "placed" if node else "pending", "unknown", action.choice.reason)],
@@ -278,6 +279,6 @@ def ask_to_stop(instance_id: int, why: str) -> bool:
     """The one writer of `desired = stop`; False when it was no longer wanted anyway."""
     return bool(
         Instance.objects.filter(pk=instance_id, desired="run").update(
-            desired="stop", reason=why[:300], revision=F("revision") + 1
+            desired="stop", reason=why[:300], request_id=journal.current(), revision=F("revision") + 1
         )
     )

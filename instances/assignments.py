@@ -28,7 +28,7 @@ _FIELDS = (
     "release__package__size", "release__build__builder", "release__process_types", "release__config_id",
     "release__config__cpu_limit",
     "release__config__health_check", "release__config__restart_policy", "release__config__stop_timeout_s",
-    "release__config__process_settings", "task_id", "task__command", "task__env",
+    "release__config__process_settings", "task_id", "task__command", "task__env", "request_id",
 )  # fmt: skip
 
 
@@ -77,6 +77,7 @@ def _assignment(row: dict[str, Any], ingresses: frozenset[str], mounts: list[dic
         "volumes": mounts,
         "memory_mb": row["memory_mb"],
         "cpu": row["cpu"],
+        "request_id": row["request_id"],
         **_own(row),
         **draining.terms(row, ingresses),
     }

@@ -19,13 +19,14 @@ from consensus import fence, gate
 from instances import heartbeats, ledger, nodes, observe, purge, services, singletons
 from instances.apply import ObservedElsewise, apply
 from instances.cron import clockwork
+from instances.models import Deployment
 from instances.observe import Seen
 from instances.placement import Pool
 from instances.plan.actions import Assign, Place, Plan, Purge, brief
 from instances.plan.planner import plan
 from instances.tasks import runner as task_runner
 from omni.kernel import clock, failpoints
-from omni.kernel.context import system
+from omni.kernel.context import on_behalf_of, system
 from omni.kernel.errors import Conflict, TransitionRefused
 from omni.kernel.models import ORDINALS
 
@@ -37,6 +38,11 @@ _LEDGERS_EVERY_S = 10.0
 _LONG_PAUSE_S = 10.0  # after which deployments get their deadline anew
 _ACTOR = system("controller")
 _log = logging.getLogger("omni.controller")
+
+
+def _request_of(app_id: int) -> str:
+    """The request that wished for the deployment that is under way; empty without one."""
+    return Deployment.objects.filter(active_key=app_id).values_list("request_id", flat=True).first() or ""
 
 
 @dataclass(slots=True)
@@ -172,6 +178,10 @@ class Controller:
         return made
 
     def _apply(self, seen: Seen, made: Plan) -> None:
+        with on_behalf_of(_request_of(seen.app_id)):
+            self._write(seen, made)
+
+    def _write(self, seen: Seen, made: Plan) -> None:
         failpoints.hit("planned_before_write")
         cause = next((action.why for action in made.actions), f"the app is {made.status}")
         try:
@@ -191,7 +201,9 @@ class Controller:
             if app is not None:
                 services.open_deployment(tx, app)
 
-        gate.run(verb, actor=_ACTOR, cause="a wish without a deployment")
+        wished_by = App.objects.filter(pk=seen.app_id).values_list("deploy_request", flat=True).first()
+        with on_behalf_of(wished_by or ""):
+            gate.run(verb, actor=_ACTOR, cause="a wish without a deployment")
         self._dirty.add(seen.app_id)
 
     def _purge(self, app_id: int) -> None:

@@ -64,6 +64,7 @@ class Deployment(models.Model):
     active_key = models.BigIntegerField(unique=True, null=True)  # the app's id while active, else NULL
     kind = models.CharField(max_length=16)  # deploy | rollback | config | scale | restart | start | stop
     serial = models.PositiveIntegerField()  # App.deploy_serial that it fulfils
+    request_id = models.CharField(max_length=64, default="", db_default="")  # of the wish; agents go on under it
     release = models.ForeignKey(Release, on_delete=models.CASCADE, null=True, related_name="deployments")
     previous_release = models.ForeignKey(Release, on_delete=models.CASCADE, null=True, related_name="+")
     desired_instances = models.PositiveIntegerField()
@@ -129,6 +130,7 @@ class Instance(models.Model):
     generation = models.PositiveIntegerField(default=0)  # in-place restarts asked for
     reason = models.CharField(max_length=300, default="")  # why it exists, and later why it is to stop
     placement = models.JSONField(default=dict)  # the verdict per node that put it there
+    request_id = models.CharField(max_length=64, default="", db_default="")  # that last changed what is wanted of it
 
     # observed, written from the agent's reports
     drained_by = models.JSONField(default=dict)  # ingress node → what it was drained for ("stop:0", see draining)

@@ -42,6 +42,7 @@ def open_deployment(tx: Transaction, app: App) -> Deployment:
     _end_side(tx, app, last, opened, release)
     row = Deployment.objects.create(
         app=app, active_key=app.pk, kind=app.deploy_kind, serial=app.deploy_serial, release=release,
+        request_id=app.deploy_request,
         previous_release_id=opened.previous.id if opened.previous else None, previous_floor=opened.previous_floor,
         floor=opened.floor or 0, first=opened.first,
         desired_instances=_count(app),

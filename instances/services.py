@@ -22,6 +22,7 @@ from instances.preview import plan_now
 from instances.rollouts import cancel_deployment, open_deployment, pause, promote, resume
 from instances.states import API, NODE, ON_NODE, InstanceStatus, NodeStatus
 from instances.volumes import services as volumes
+from observing import journal
 from omni.kernel.errors import Conflict
 from omni.kernel.transitions import move
 from releases import services as release_services
@@ -136,7 +137,7 @@ def _change_instance(tx: Transaction, instance: Instance, event: str, change: di
             next=f"POST /app/{instance.app_id}/tasks/{instance.task_id}/cancel",
         )  # fmt: skip
     updated = Instance.objects.filter(pk=instance.pk, desired="run", status__in=ON_NODE - {InstanceStatus.STOPPING})
-    if not updated.update(revision=F("revision") + 1, **fields):
+    if not updated.update(revision=F("revision") + 1, request_id=journal.current(), **fields):
         raise Conflict(f"The instance is {instance.status} and about to end.", code="instance_not_running")
     instance.refresh_from_db()
     tx.record(event, "instance", instance.pk, org_id=instance.app.org_id, app_id=instance.app_id, change=change)

@@ -6,11 +6,18 @@ row with its lease is the truth: what the broker loses, repeats or keeps too lon
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
+from celery.apps import worker
 
+from observing import journal
 from omni.kernel import config as configuration
 
 _MARGIN_S = 120  # the pipeline keeps the build's own limits; Celery's are for a pipeline that hangs
@@ -57,7 +64,25 @@ def _make() -> Celery:
         enable_utc=True,
         timezone="UTC",
     )
+    signals.setup_logging.connect(_log_as(config), weak=False)
     return made
+
+
+def _log_as(config: configuration.Config) -> Callable[..., None]:
+    """The worker logs as all of our processes do; of Celery's own words, warnings."""
+
+    def configure(**_: Any) -> None:
+        journal.configure("", "WARNING", config.log_format)
+        logging.getLogger("releases").setLevel(config.log_level)
+        worker.safe_say = _say  # what it tells a terminal about its end
+
+    return configure
+
+
+def _say(message: str, _file: object = None) -> None:
+    """In a signal handler: straight to the descriptor, as Celery does."""
+    line = journal.shape(time.time(), "INFO", "celery", os.environ.get(journal.PROCESS, ""), message.strip())
+    os.write(2, (json.dumps(line) if os.environ.get(journal.FORMAT) == "json" else message.strip()).encode() + b"\n")
 
 
 app = _make()

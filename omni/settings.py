@@ -174,16 +174,11 @@ UNFOLD = {
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "omni.logs.RequestIdFilter"}},
-    "formatters": {
-        "text": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"},
-        "json": {"()": "omni.logs.JsonFormatter"},
-    },
+    "formatters": {"own": {"()": "observing.journal.formatter", "form": CONFIG.log_format}},
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
-            "formatter": CONFIG.log_format,
-            "filters": ["request_id"],
+            "formatter": "own",
         }
     },
     "root": {"handlers": ["stderr"], "level": CONFIG.log_level},

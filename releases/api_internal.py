@@ -178,6 +178,7 @@ def _claim(claimed: Claimed) -> dict[str, Any]:
         "artifact": {"sha256": artifact.pk, "size": artifact.size, "media_type": artifact.media_type},
         "runtime": build.app.runtime,
         "registries": services.registry_logins(build),
+        "request_id": build.request_id,
         "limits": {
             "wall_s": limits.build_wall_s,
             "cpu_s": limits.build_cpu_s,

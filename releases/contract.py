@@ -71,6 +71,7 @@ class Claim:
     runtime: str = "process"
     limits: BuildLimits = BuildLimits()
     registries: tuple[RegistryLogin, ...] = ()
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ def claim_from(data: object) -> Claim:
             file_mb=int(_number(limits, "file_mb", default.file_mb)),
         ),
         registries=tuple(_login(one) for one in top.get("registries") or ()),
+        request_id=str(top.get("request_id") or ""),
     )
 
 

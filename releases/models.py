@@ -49,6 +49,7 @@ class Build(models.Model):
     error_detail = models.CharField(max_length=2000, default="")
     release_number = models.PositiveIntegerField(null=True)
     created_by = models.CharField(max_length=160)
+    request_id = models.CharField(max_length=64, default="", db_default="")  # of the upload, for the worker
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

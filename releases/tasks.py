@@ -20,6 +20,7 @@ from celery import shared_task, signals
 from celery.exceptions import SoftTimeLimitExceeded
 
 from omni.kernel import config as configuration
+from omni.kernel.context import on_behalf_of
 from releases import engine_door, pipeline, worker_given, worker_sweep
 from releases.build_errors import BuildFailed, BuildStopped
 from releases.build_sandbox import Room, host_facts, uid_of
@@ -108,7 +109,10 @@ def build(build_id: int) -> None:
         except (WorkerClientError, ValueError) as error:
             log.warning("build %s was not claimed, the relay will ring again: %s", build_id, error)
             return
-        attempt(plane, claim, settings)
+        with on_behalf_of(claim.request_id):
+            log.info("build %s of %s %s: attempt %s", claim.build_id, claim.app, claim.version, claim.attempt)
+            outcome = attempt(plane, claim, settings)
+            log.info("build %s: %s", claim.build_id, outcome.outcome if outcome else "the lease was lost")
 
 
 def attempt(plane: ControlPlane, claim: Claim, settings: WorkerSettings) -> Outcome | None:
@@ -120,6 +124,8 @@ def attempt(plane: ControlPlane, claim: Claim, settings: WorkerSettings) -> Outc
         settings.control_plane() as scribe,
         LeaseKeeper(heart, claim, steps, stop, settings.heartbeat_s) as keeper,
     ):
+        for client in (plane, heart, scribe):
+            client.on_behalf_of(claim.request_id)
         try:
             with LogStream(
                 lambda first, lines: scribe.logs(claim.build_id, claim.token, first, lines, max(1.0, keeper.left_s()))

@@ -76,6 +76,11 @@ class ControlPlane:
         )
         self._client.headers["Authorization"] = f"Bearer {token}"
 
+    def on_behalf_of(self, request_id: str) -> None:
+        """What is asked from now on belongs to that request: an upload, whose build this is."""
+        if request_id and request_id != "-":
+            self._client.headers["Request-Id"] = request_id
+
     def close(self) -> None:
         self._client.close()
 

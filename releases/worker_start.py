@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from observing import journal
 from omni.kernel import config as configuration
 from releases import engine_door, worker_given, worker_sweep
 from releases.registry_settings import RegistrySettings
@@ -69,7 +70,7 @@ class Place:
 def main(command: list[str]) -> NoReturn:
     if not command:
         sys.exit("usage: python -m releases.worker_start COMMAND...")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    journal.configure()
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         _run(command, {**os.environ, engine_door.VARIABLE: engines.find(configuration.load_or_exit().agent.docker)})
     _run(command, _become_worker(_place()))

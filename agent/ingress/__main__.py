@@ -32,6 +32,7 @@ from agent.ingress.probe import Prober
 from agent.ingress.resolver import Answers, Responder
 from agent.ingress.settings import Settings, SettingsError, load
 from agent.ingress.table import RouteTable, write_json
+from observing import journal
 
 log = logging.getLogger("agent.ingress")
 
@@ -139,9 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         settings = load(options.config)
-        logging.basicConfig(
-            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-        )
+        journal.configure("ingress", settings.log_level.upper())
         logging.getLogger("httpx").setLevel(logging.WARNING)
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.state_dir.chmod(0o700)

@@ -6,7 +6,6 @@ Owns the end of the process: each way it can end has its message and exit code, 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -20,29 +19,17 @@ from consensus.raft.member import RaftMember
 from consensus.raft.replication import Diverged
 from consensus.raft.settings import Settings
 from consensus.raft.storage import set_aside
-from omni.kernel import clock
+from observing import journal
 
 _log = logging.getLogger("omni.raft")
 EXIT_PORT, EXIT_DISK, EXIT_DIVERGED = 1, 74, 75
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {"at": clock.rfc3339(clock.now()), "level": record.levelname, "logger": record.name}
-        line["message"] = record.getMessage()
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
 
 
 def main(arguments: list[str]) -> int:
     with os.fdopen(int(arguments[0]), "rb") as file:
         file.seek(0)
         settings = Settings.from_json(file.read().decode())
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(_JsonLines() if settings.log_format == "json" else text)
-    logging.basicConfig(level=settings.log_level, handlers=[handler])
+    journal.configure("", settings.log_level, settings.log_format)
     with contextlib.suppress(OSError, AttributeError):
         os.nice(-5)  # as root: a busy machine must not make the leader late
     try:

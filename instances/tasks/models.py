@@ -37,6 +37,7 @@ class Task(models.Model):
     node_name = models.CharField(max_length=64, default="")
     instance_number = models.BigIntegerField(null=True)  # the id of its instance, also when that row is gone
     created_by = models.CharField(max_length=160)
+    request_id = models.CharField(max_length=64, default="", db_default="")  # of whoever asked for it
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

@@ -25,7 +25,7 @@ from instances.tasks import services, steps
 from instances.tasks.models import Task
 from instances.tasks.states import ACTIVE, ENDED, LEADER, TASK, TaskStatus
 from omni.kernel import clock
-from omni.kernel.context import system
+from omni.kernel.context import on_behalf_of, system
 from omni.kernel.errors import Conflict, TransitionRefused
 from omni.kernel.transitions import move
 
@@ -66,7 +66,8 @@ class Runner:
         wanted = _wanted_deployments(rows)
         self._look_at, taken = now + _LOOK_AGAIN_S, 0
         for row in rows:
-            taken += self._look(row, abandoned=row.kind == "release" and row.pk not in wanted)
+            with on_behalf_of(row.request_id):
+                taken += self._look(row, abandoned=row.kind == "release" and row.pk not in wanted)
         if taken:
             self._look_at = now
         return taken

@@ -20,6 +20,7 @@ from instances import models
 from instances.tasks.models import Task
 from instances.tasks.states import ACTIVE, TaskStatus
 from instances.tasks.steps import START_S
+from observing import journal
 from omni.kernel.errors import Conflict, FieldError, InvalidInput
 from omni.kernel.seal import seal
 from releases import services as releases
@@ -53,7 +54,7 @@ def run(tx: Transaction, app: App, wanted: Wanted, *, kind: str = "run") -> Task
         app=app, kind=kind, release=release, command=command, env=seal(wanted.env) if wanted.env else "",
         env_keys=sorted(wanted.env), timeout_s=wanted.timeout_s, start_by=tx.at + dt.timedelta(seconds=wanted.start_s),
         memory_mb=wanted.memory_mb or release.config.memory_mb, cpu=wanted.cpu or release.config.cpu,
-        created_by=tx.actor.label, created_at=tx.at, reason="waiting for a node",
+        created_by=tx.actor.label, created_at=tx.at, reason="waiting for a node", request_id=journal.current(),
     )  # fmt: skip
     _check_room(app, row)
     return _insert(tx, row)
@@ -70,6 +71,7 @@ def begin_release_command(tx: Transaction, app: App, deployment: Any) -> Task:
             app=app, kind="release", release=release, command=release.process_types[processes.RELEASE],
             timeout_s=timeout_s, start_by=tx.at + dt.timedelta(seconds=START_S), memory_mb=release.config.memory_mb,
             cpu=release.config.cpu, created_by=deployment.created_by, created_at=tx.at, reason="waiting for a node",
+            request_id=deployment.request_id,
         ),
     )  # fmt: skip
 
@@ -137,7 +139,7 @@ def place(tx: Transaction, task: Task, node: Any, verdict: dict[str, Any], reaso
     row = models.Instance(
         app_id=task.app_id, slot=0, release_id=task.release_id, process_type="task", task=task, node_id=node.id,
         on_node=True, memory_mb=task.memory_mb, cpu=task.cpu, placement=verdict, reason=reason[:300],
-        created_at=tx.at, status="placed",
+        created_at=tx.at, status="placed", request_id=task.request_id,
     )  # fmt: skip
     row.save(force_insert=True)
     org_id = App.objects.values_list("org_id", flat=True).get(pk=task.app_id)

@@ -42,6 +42,7 @@ _ASIDE = re.compile(r"/health(/ready)?|/cluster/(status|members)")
 _ASIDE_THREADS = 2
 _DISCARDED, _DISCARD_S = 64 << 20, 2.0
 _FIRST_PAUSE_S = 0.02
+_OURS = re.compile(r"/(agent|internal)/")  # what nodes and workers report all the time
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 _LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server that listens everywhere is reached
 _log = logging.getLogger("omni.front")
@@ -150,7 +151,11 @@ class Front:
         except Exception:
             _log.exception("the front failed on %s %s", request.method, request.path)
             answer = self._refuse(request, OmniError("Something went wrong on our side."))
-        self._count(request, answer, time.perf_counter() - begun)
+        took_s = time.perf_counter() - begun
+        self._count(request, answer, took_s)
+        if request.is_write and not _OURS.match(request.path):
+            where = "forwarded here" if request.extra.get("omni.forwarded") else "received"
+            _log.info("%s %s (%s): %d in %.0f ms", request.method, request.path, where, answer.status, took_s * 1000)
         if answer.status >= 400:
             await request.discard(_DISCARDED, _DISCARD_S)
         if answer.header("content-type").startswith("text/event-stream"):

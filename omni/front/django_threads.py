@@ -16,6 +16,7 @@ from django.conf import settings
 
 from omni.front.requests import Answer, Request
 from omni.kernel import measures
+from omni.kernel.context import on_behalf_of
 from omni.kernel.errors import Malformed
 
 _STREAM_CHUNK = 1 << 18
@@ -46,7 +47,7 @@ class DjangoThreads:
 
     def _respond(self, environ: dict[str, Any]) -> Any:
         self._check_idle_connections()
-        with self._caught_up(environ):
+        with on_behalf_of(environ["HTTP_REQUEST_ID"]), self._caught_up(environ):
             return self._answered(environ)
 
     def _answered(self, environ: dict[str, Any]) -> Any:

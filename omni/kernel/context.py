@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
+
+from observing.journal import on_behalf_of, request_id
+
+__all__ = ["ANONYMOUS", "Actor", "is_request_id", "new_request_id", "on_behalf_of", "request_id", "system"]
 
 ActorKind = Literal["token", "user", "agent", "worker", "system", "anonymous"]
 
@@ -41,7 +44,6 @@ def system(name: str) -> Actor:
 
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-request_id: ContextVar[str] = ContextVar("omni_request_id", default="-")
 
 
 def is_request_id(text: str) -> bool:

@@ -77,7 +77,13 @@ def _end_group() -> None:
 
 
 def _say(line: str) -> None:
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} supervisor: {line}", flush=True)
+    if os.environ.get("OMNI_LOG_FORMAT") == "json":
+        # The keys of observing.journal, without `logging`, which this process has no other use for.
+        at, process = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), os.environ.get("OMNI_PROCESS", "")
+        said = {"at": at, "level": "INFO", "logger": "omni.supervisor", "process": process, "request_id": "-"}
+        print(json.dumps({**said, "message": line}), flush=True)
+    else:
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} supervisor: {line}", flush=True)
 
 
 def _parse(arguments: list[str]) -> dict[str, str] | None:

@@ -112,6 +112,7 @@ def _environment(config: Config, role: str, member: Member | None = None) -> dic
         "OMNI_CONFIG": _absolute(config),
         "OMNI_STATE": str(config.state),
         "OMNI_ROLE": role,
+        "OMNI_LOG_FORMAT": config.log_format,
         "DJANGO_SETTINGS_MODULE": "omni.settings",
         "PYTHONUNBUFFERED": "1",
         "MALLOC_ARENA_MAX": "2",  # glibc's arena per thread would cost tens of MiB in a threaded server
@@ -205,6 +206,7 @@ def web_command(config: Config, member: Member) -> tuple[str, ...]:
         "--backpressure": str(config.web.backpressure),
         "--workers-kill-timeout": "5",  # without it an open stream keeps the server alive for ever after SIGTERM
         "--log-level": "warning",
+        "--log-config": str(Path(__file__).with_name("granian_log.json")),
     }
     flat = [word for pair in options.items() for word in pair]
     return (sys.executable, "-m", "granian", *flat, "--no-ws", "--respawn-failed-workers", "omni.front:app")
@@ -247,8 +249,8 @@ def worker(config: Config) -> ProcessSpec:
     if config.several_hosts:
         environment["OMNI_WORKER_TLS"] = str(config.state / "worker" / "tls")
     pool = ["--pool", "solo"] if sys.platform == "win32" else ["--concurrency", str(config.worker.builds)]
-    argv = [sys.executable, "-m", "releases.worker_start", sys.executable, "-m", "celery", "-A", "omni.celery"]
-    argv += ["worker", "--loglevel", "WARNING"]
+    argv = [sys.executable, "-m", "releases.worker_start", sys.executable, "-m", "celery", "--quiet"]
+    argv += ["-A", "omni.celery", "worker", "--loglevel", "WARNING"]
     argv += ["--hostname", f"{name}@%h", "--without-gossip", "--without-mingle", *pool]
     unset = (*_DATABASE_VARIABLES, *_SECRET_VARIABLES)
     log = str(config.state / "worker" / "log")

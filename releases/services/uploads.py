@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from apps.models import App, DesiredState
 from consensus.gate import Transaction
+from observing import journal
 from omni.kernel.errors import Conflict
 from releases.models import Artifact, Build
 from releases.states import BuildStatus
@@ -62,6 +63,7 @@ def accept_upload(
         deploy=deploy,
         status=BuildStatus.QUEUED,
         created_by=tx.actor.label,
+        request_id=journal.current(),
         created_at=tx.at,
     )
     tx.record(
