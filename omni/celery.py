@@ -69,10 +69,10 @@ def _make() -> Celery:
 
 
 def _log_as(config: configuration.Config) -> Callable[..., None]:
-    """The worker logs as all of our processes do; of Celery's own words, warnings."""
+    """The worker logs as all of our processes do; of Celery's own words what --loglevel says."""
 
-    def configure(**_: Any) -> None:
-        journal.configure("", "WARNING", config.log_format)
+    def configure(loglevel: int | str = "WARNING", **_: Any) -> None:
+        journal.configure("", loglevel or "WARNING", config.log_format)
         logging.getLogger("releases").setLevel(config.log_level)
         worker.safe_say = _say  # what it tells a terminal about its end
 

@@ -47,7 +47,7 @@ class DjangoThreads:
 
     def _respond(self, environ: dict[str, Any]) -> Any:
         self._check_idle_connections()
-        with on_behalf_of(environ["HTTP_REQUEST_ID"]), self._caught_up(environ):
+        with on_behalf_of(environ.get("HTTP_REQUEST_ID", "")), self._caught_up(environ):
             return self._answered(environ)
 
     def _answered(self, environ: dict[str, Any]) -> Any:
