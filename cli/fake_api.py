@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 import threading
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 JSON = dict[str, Any]
+_WATCHED = re.compile(r"/(services|alerts|silences)(/.*)?")
 
 
 @dataclass
@@ -191,9 +193,34 @@ class FakeApi:
             return 200, {"id": f"{host}-{port}", "address": f"{host}:{port}"}
         if call.path.startswith("/cluster/members/"):
             return 204, None
+        if parts := _WATCHED.fullmatch(call.path):
+            return self._watched_answer(call, parts[1], parts[2] or "")
         if call.path == "/health":
             return 200, {"status": "healthy", "parts": {"database": {"status": "up", "latency_ms": 0.2}}}
         return 404, {"code": "not_found", "detail": f"no {call.path}", "status": 404}
+
+    def _watched_answer(self, call: Call, kind: str, rest: str) -> tuple[int, Any]:
+        """One service, its alert, one silence."""
+        service = {"id": 1, "name": "db", "state": "unhealthy", "state_since": "2026", "severity": "critical",
+                   "owner": "ops", "detail": "refused", "source": "api", "flapping": False, "alert": 3,
+                   "check": {"type": "tcp", "host": "10.0.0.5", "port": 3306}, "interval_s": 10.0, "timeout_s": 3.0,
+                   "depends_on": [], "remedy": None, "maintenance": False, "maintenance_until": None}  # fmt: skip
+        said = {"node": "n1", "outcome": "failing", "from": "2026", "until": "2027", "checks": 3, "latency_ms": None,
+                "detail": "refused"}  # fmt: skip
+        alert = {"id": 3, "service": {"id": 1, "name": "db"}, "severity": "critical", "status": "open",
+                 "silenced": False, "opened_at": "2026", "resolved_at": None, "acknowledged_by": None,
+                 "affected": ["shop"], "detail": "refused"}  # fmt: skip
+        silence = {"id": 5, "pattern": "db", "reason": "moving", "starts_at": "2026", "ends_at": "2027",
+                   "created_by": "token:me"}  # fmt: skip
+        one = {"services": service, "alerts": alert, "silences": silence}[kind]
+        given = call.json if call.body else {}
+        if call.method == "DELETE" and kind == "services":
+            return 204, None
+        if call.method != "GET":
+            return 200, one | given | ({"acknowledged_by": "token:me"} if kind == "alerts" else {})
+        if rest.endswith("/checks"):
+            return 200, {"items": [said], "next": None, "previous": None}
+        return 200, {**one, "vantage": [said]} if rest else {"items": [one], "next": None, "previous": None}
 
     def _app_answer(self, call: Call, parts: list[str]) -> tuple[int, Any]:
         app = self.apps.get(parts[1])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from cli import (
+    alert_commands,
     app_commands,
     cluster_commands,
     cron_commands,
@@ -15,6 +16,7 @@ from cli import (
     event_commands,
     platform_commands,
     release_commands,
+    service_commands,
     task_commands,
     volume_commands,
 )
@@ -55,6 +57,9 @@ for _command in (
     task_commands.tasks,
     cron_commands.cron,
     volume_commands.volumes,
+    service_commands.services,
+    alert_commands.alerts,
+    alert_commands.silences,
     event_commands.events,
     cluster_commands.cluster,
     platform_commands.status,

@@ -35,6 +35,11 @@ COLOURS = {
     "lost": "red",
     "unhealthy": "red",
     "cancelled": "red",
+    "passing": "green",
+    "flapping": "yellow",
+    "warning": "yellow",
+    "failing": "red",
+    "open": "red",
 }
 
 
