@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from omni.kernel import internal_tokens, keys
+from omni.kernel import clock, internal_tokens, keys
 from omni.testing.factories import make_node, make_org, make_token
-from services import board
+from services import board, standings
+from services.looking import PartSeen
+from services.models import Service
+from services.watch import Watch
 
 
 def call(token: str, method: str, path: str, data: Any = None, **headers: str) -> Any:
@@ -65,3 +69,35 @@ def cluster(fence: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clu
     for name in names:
         make_node(name)
     return Cluster(make_token(org, platform=True), org, names)
+
+
+class Leader:
+    """A watch, and a clock that can be put forward."""
+
+    def __init__(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cluster, self.offset_s = cluster, 0.0
+        self.parts: dict[str, PartSeen] = {}
+        now = clock.now
+        monkeypatch.setattr(clock, "now", lambda: now() + dt.timedelta(seconds=self.offset_s))
+        self.begin()
+
+    def begin(self) -> None:
+        """A new leadership, which knows nothing but the database."""
+        standings.forget()
+        self.watch = Watch(board.Board(board.directory()), lambda: self.parts)
+
+    def tick(self, later_s: float = 1.0) -> None:
+        self.offset_s += later_s
+        self.watch.tick()
+
+    def say(self, *said: tuple[Service, str], nodes: list[str] | None = None, detail: str = "") -> None:
+        self.cluster.say(*[(service.pk, verdict) for service, verdict in said], nodes=nodes, detail=detail)
+        self.tick()
+        self.cluster.say(nodes=nodes)  # nodes whose board the leader could not read are asked again
+        self.tick()
+
+
+@pytest.fixture
+def leader(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Leader:
+    monkeypatch.setattr(standings, "_file", lambda: tmp_path / "services.json")
+    return Leader(cluster, monkeypatch)

@@ -63,6 +63,8 @@ def patched(service: Service, data: Any, remedy_secret: str) -> Given:
             isinstance(before, dict) and isinstance(value, dict) and value.get("type", before["type"]) == before["type"]
         )
         whole[name] = {**before, **value} if same_kind and before is not None else value
+    if "timeout_s" not in data and current["timeout_s"] == min(service_keys.TIMEOUT_S, current["interval_s"]):
+        del whole["timeout_s"]  # nobody has named it: it goes with the interval
     for name in Definition.model_fields:
         if whole.get(name) is None and name not in ("vantage_points", "remedy"):
             whole.pop(name, None)  # null means the default again

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from apps.models import App
@@ -16,6 +18,10 @@ from consensus.gate import Transaction
 from instances import services as instances
 from instances.models import Deployment
 from instances.states import DeploymentStatus
+from instances.tasks import services as tasks
+from instances.tasks.models import Task
+from instances.tasks.states import ENDED, TaskStatus
+from instances.tasks.steps import START_S
 from omni.kernel import clock
 from omni.kernel.context import system
 from omni.kernel.errors import OmniError, TransitionRefused
@@ -28,6 +34,7 @@ from services.states import LEADER, REMEDY, RemedyStatus
 
 EVERY_S = 2.0
 DEADLINE_S = 900.0
+AFTER_TASK_S = 120.0  # beyond what the task itself is given to start and to run: it ends it, and that is seen
 _HOURS_LOOKED_AT = 24
 _ENDED_WELL = frozenset({DeploymentStatus.SUCCEEDED})
 _ENDED_BADLY = frozenset({DeploymentStatus.FAILED, DeploymentStatus.CANCELLED, DeploymentStatus.REVERTED})
@@ -46,28 +53,44 @@ def tick() -> float | None:
 
 
 def begin(tx: Transaction, service: Service, why: str) -> RemedyRun:
-    """The claim; for an app of this platform the restart itself, in the same transaction."""
+    """The claim; for an app of this platform the restart or the task itself, in the same transaction."""
     remedy = service.remedy or {}
     run = RemedyRun(
         service=service, active_key=service.pk, type=remedy["type"], reason=why[:300], started_at=tx.at,
-        deadline_at=tx.at + dt.timedelta(seconds=DEADLINE_S),
+        deadline_at=tx.at + dt.timedelta(seconds=deadline_s(remedy)),
     )  # fmt: skip
     run.save(force_insert=True)
     change: dict[str, Any] = {"service": service.name, "type": run.type, "why": why}
-    if run.type == "restart_app":
-        app = App.objects.select_related("org").filter(pk=remedy["app"]).first()
-        refusal = "the app is gone" if app is None else ""
-        if app is not None:
-            try:
-                run.deployment_id = instances.restart(tx, app).pk
-            except OmniError as error:
-                refusal = error.detail
+    if run.type in ("restart_app", "run_task"):
+        refusal = _set_off(tx, run, remedy)
         if refusal:
             return _ended(tx, run, RemedyStatus.FAILED, refusal, change)
-        RemedyRun.objects.filter(pk=run.pk).update(deployment_id=run.deployment_id)
-        change["deployment"] = run.deployment_id
+        RemedyRun.objects.filter(pk=run.pk).update(deployment_id=run.deployment_id, task_id=run.task_id)
+        change |= {name: value for name, value in (("deployment", run.deployment_id), ("task", run.task_id)) if value}
     tx.record("remedy.started", "remedy", run.pk, change=change)
     return run
+
+
+def deadline_s(remedy: Mapping[str, Any]) -> float:
+    if remedy.get("type") == "run_task":
+        return START_S + float(remedy["timeout_s"]) + AFTER_TASK_S
+    return DEADLINE_S
+
+
+def _set_off(tx: Transaction, run: RemedyRun, remedy: Mapping[str, Any]) -> str:
+    """Restart the app, or run the task in it; why not, if that is refused."""
+    app = App.objects.select_related("org").filter(pk=remedy["app"]).first()
+    if app is None:
+        return "the app is gone"
+    try:
+        if run.type == "restart_app":
+            run.deployment_id = instances.restart(tx, app).pk
+        else:
+            line = shlex.join(remedy["command"])
+            run.task_id = tasks.run(tx, app, tasks.Wanted(command=line, timeout_s=remedy["timeout_s"])).pk
+    except OmniError as error:
+        return str(error.detail)
+    return ""
 
 
 def end(tx: Transaction, run: RemedyRun, status: RemedyStatus, detail: str) -> None:
@@ -103,13 +126,24 @@ def _consider(service: Service) -> None:
 
     def claim(tx: Transaction) -> RemedyRun | None:
         fresh = Service.objects.filter(pk=service.pk, state="unhealthy", maintenance=False).first()
-        if fresh is None or RemedyRun.objects.filter(active_key=service.pk).exists():
+        if fresh is None or RemedyRun.objects.filter(active_key=service.pk).exists() or _app_is_busy(fresh):
             return None
         return begin(tx, fresh, fresh.detail)
 
+    if _app_is_busy(service):
+        return
     run, _ = gate.run(claim, actor=system("services"), cause=f"{service.name} is unhealthy")
     if run is not None and run.status == RemedyStatus.RUNNING and run.type == "webhook":
         _call(service, run)
+
+
+def _app_is_busy(service: Service) -> bool:
+    """Another service's remedy is at work on the same app: never two at once."""
+    app = (service.remedy or {}).get("app")
+    if app is None:
+        return False
+    running = RemedyRun.objects.filter(status=RemedyStatus.RUNNING).select_related("service")
+    return any((run.service.remedy or {}).get("app") == app for run in running)
 
 
 def _call(service: Service, run: RemedyRun) -> None:
@@ -130,9 +164,22 @@ def _follow(run: RemedyRun) -> None:
             return _end(run, RemedyStatus.FAILED, why)
         if row[0] in _ENDED_WELL:
             return _end(run, RemedyStatus.SUCCEEDED, f"deployment {run.deployment_id} restarted the app")
+    if run.task_id is not None and (ended := _of_task(run.task_id)) is not None:
+        return _end(run, *ended)
     if run.deadline_at <= clock.now():
-        _end(run, RemedyStatus.FAILED, f"no outcome within {DEADLINE_S:g} s")
+        _end(run, RemedyStatus.FAILED, f"no outcome within {(run.deadline_at - run.started_at).total_seconds():g} s")
     return None
+
+
+def _of_task(task_id: int) -> tuple[RemedyStatus, str] | None:
+    """None: it has not ended yet."""
+    task = Task.objects.filter(pk=task_id).values_list("status", "reason").first()
+    if task is None:
+        return RemedyStatus.FAILED, "the task is gone"
+    if task[0] not in ENDED:
+        return None
+    well = task[0] == TaskStatus.SUCCEEDED
+    return (RemedyStatus.SUCCEEDED if well else RemedyStatus.FAILED), f"task {task_id} {task[0]}: {task[1]}"
 
 
 def _end(run: RemedyRun, status: RemedyStatus, detail: str) -> None:

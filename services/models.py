@@ -127,6 +127,7 @@ class RemedyRun(models.Model):
     reason = models.CharField(max_length=300, default="")
     detail = models.CharField(max_length=300, default="")
     deployment_id = models.BigIntegerField(null=True)  # what it waits for
+    task_id = models.BigIntegerField(null=True)
     started_at = models.DateTimeField()
     deadline_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)

@@ -15,7 +15,7 @@ from django.conf import settings
 from consensus import gate
 from consensus.gate import Transaction
 from instances.models import Node
-from omni.kernel import service_keys
+from omni.kernel import clock, service_keys
 from omni.kernel.config import Config
 from omni.kernel.context import system
 from omni.kernel.errors import Conflict, InvalidInput
@@ -25,6 +25,7 @@ from services.definitions import PLATFORM_PREFIX, Given
 from services.models import Service
 
 _log = logging.getLogger("omni.services")
+_AGAIN_S = 15.0  # what is refused today may be fine tomorrow: a remedy's app is created after the start
 _PART_S = 4.0  # as often as the leader asks its parts
 
 
@@ -76,12 +77,14 @@ class Registrar:
     def __init__(self) -> None:
         self._done: object = None
         self._refused: str = ""
+        self._tried = float("-inf")
 
     def register(self, nodes: list[str]) -> None:
         """Bring the platform's services and config.json's to what they are to be."""
         wanted = (tuple(nodes), settings.CONFIG.services)
-        if wanted == self._done:
+        if wanted == self._done and not (self._refused and clock.monotonic() - self._tried > _AGAIN_S):
             return
+        self._tried = clock.monotonic()
         config = settings.CONFIG
         gate.run(
             lambda tx: bring(tx, "platform", own_parts(config, _known_nodes(nodes))),
@@ -97,8 +100,10 @@ class Registrar:
         except (InvalidInput, Conflict) as error:
             why = "; ".join(f"{one.pointer}: {one.detail}" for one in error.errors) or error.detail
             if why != self._refused:
-                _log.error("services of config.json cannot be registered: %s", why)
+                _log.error("services of config.json cannot be registered, tried again every %g s: %s", _AGAIN_S, why)
             self._refused = why
+        else:
+            self._refused = ""
 
 
 def _known_nodes(ready: Sequence[str]) -> list[str]:

@@ -84,6 +84,7 @@ def remedy_run(row: RemedyRun) -> dict[str, Any]:
         "reason": row.reason,
         "detail": row.detail,
         "deployment": row.deployment_id,
+        "task": row.task_id,
         "started_at": rfc3339(row.started_at),
         "finished_at": rfc3339(row.finished_at),
     }

@@ -6,12 +6,16 @@ Owns every write to those rows that a person asks for. What is seen of a service
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from typing import Any
 
 from django.db.models import F
 
 from apps.access import app as find_app
+from apps.access import apps as visible_apps
+from apps.models import App
 from consensus.gate import Transaction
+from omni.kernel.context import Actor
 from omni.kernel.errors import Conflict, FieldError, InvalidInput, NotFound
 from omni.kernel.seal import seal
 from omni.kernel.transitions import move
@@ -22,6 +26,7 @@ from services.models import Alert, Service, Silence
 from services.states import ALERT, API, AlertStatus
 
 SERVICES_MOST = 10_000  # as many as the replicated state has room for
+_LONGEST_COMMAND = 4096  # of a task
 _OPEN_TO_ALL = frozenset({"severity", "owner", "description"})
 
 
@@ -170,17 +175,30 @@ def _checked(tx: Transaction, given: Given, service: Service | None) -> dict[str
         problems += [problem] if problem else []
     problems += _dependency_problems(columns["name"], columns["depends_on"])
     remedy = columns["remedy"]
-    if remedy is not None and remedy["type"] == "run_task":
-        detail = "This version runs no tasks; use restart_app or webhook."
-        problems.append(FieldError("/remedy/type", "remedy_unavailable", detail))
-    elif remedy is not None and "app" in remedy:
+    if remedy is not None and len(shlex.join(remedy.get("command", ()))) > _LONGEST_COMMAND:
+        problems.append(FieldError("/remedy/command", "invalid", f"At most {_LONGEST_COMMAND} characters together."))
+    if remedy is not None and "app" in remedy:
         try:
-            columns["remedy"] = {**remedy, "app": find_app(tx.actor, remedy["app"]).pk}
+            columns["remedy"] = {**remedy, "app": _app(tx.actor, str(remedy["app"])).pk}
         except NotFound:
             problems.append(FieldError("/remedy/app", "not_found", "There is no such app."))
     if problems:
         raise InvalidInput(errors=problems)
     return columns
+
+
+def _app(actor: Actor, ref: str) -> App:
+    """By id, by name in the actor's org, by `org/name`, or by a name that only one org has: services are the
+    platform's, and those of config.json are registered by nobody's org. Raises NotFound."""
+    try:
+        return find_app(actor, ref)
+    except NotFound:
+        org, slash, name = ref.rpartition("/")
+        rows = visible_apps(actor).filter(name=name, **({"org__name": org} if slash else {}))
+        found = [] if name.isdigit() else list(rows[:2])
+        if len(found) != 1:
+            raise
+        return found[0]
 
 
 def _dependency_problems(name: str, depends_on: list[str]) -> list[FieldError]:

@@ -60,8 +60,9 @@ def test_a_service_is_registered_read_changed_and_removed(cluster):
         ({"name": "a", "check": TCP, "depends_on": ["nothing"]}, {"/depends_on/0": "not_found"}),
         ({"name": "a", "check": TCP, "depends_on": ["a"]}, {"/depends_on/0": "circle"}),
         ({"name": "a", "check": TCP, "remedy": {"type": "restart_app", "app": "none"}}, {"/remedy/app": "not_found"}),
-        ({"name": "a", "check": TCP, "remedy": {"type": "run_task", "app": 1, "command": ["x"]}},
-         {"/remedy/type": "remedy_unavailable"}),
+        ({"name": "a", "check": TCP, "remedy": {"type": "run_task", "app": "none", "command": ["x" * 3000] * 2}},
+         {"/remedy/command": "invalid", "/remedy/app": "not_found"}),
+        ({"name": "a", "check": TCP, "remedy": {"type": "run_task", "app": 1}}, {"/remedy/command": "required"}),
         ([], {"/": "invalid"}),
     ],
 )  # fmt: skip
@@ -70,6 +71,16 @@ def test_what_cannot_be_watched_is_refused_and_named(cluster, body, expected):
     assert answer.status_code == 422, answer.content
     assert problems(answer) == expected
     assert not Service.objects.exists()
+
+
+def test_the_default_time_out_goes_with_the_interval_and_a_named_one_is_kept(cluster):
+    made = cluster.call("POST", "/services", {"name": "a", "check": TCP, "interval_s": 2})
+    assert (made.status_code, made.json()["timeout_s"]) == (201, 2.0), made.content
+    assert cluster.call("PATCH", "/services/a", {"interval_s": 1}).json()["timeout_s"] == 1.0
+    assert cluster.call("PATCH", "/services/a", {"interval_s": 30}).json()["timeout_s"] == 3.0
+    assert cluster.call("PATCH", "/services/a", {"timeout_s": 20}).json()["timeout_s"] == 20.0
+    refused = cluster.call("PATCH", "/services/a", {"interval_s": 10})
+    assert (refused.status_code, problems(refused)) == (422, {"/": "invalid"})
 
 
 def test_dependencies_make_no_circle_and_keep_what_is_needed(cluster):
@@ -106,6 +117,11 @@ def test_a_remedy_names_its_app_by_id_or_name(cluster):
         "POST", "/services", {"name": "a", "check": TCP, "remedy": {"type": "restart_app", "app": "web"}}
     )
     assert made.json()["remedy"]["app"] == app.pk
+    far, twice = make_app(make_org("far"), "mender"), [make_app(make_org(), "twin"), make_app(make_org("b"), "twin")]
+    for number, (ref, found) in enumerate([("mender", far), ("far/mender", far), ("b/twin", twice[1]), ("twin", None)]):
+        body = {"name": f"s{number}", "check": TCP, "remedy": {"type": "restart_app", "app": ref}}
+        made = cluster.call("POST", "/services", body)
+        assert made.json().get("remedy", {}).get("app") == (found.pk if found else None), made.content
 
 
 def test_what_the_platform_or_the_configuration_defines_is_changed_there(cluster):

@@ -3,58 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
 import pytest
 from django.conf import settings
 from django.db import OperationalError
 
-from instances.models import Deployment
 from omni.kernel import clock
 from omni.kernel.config_keys import Alerts
 from omni.kernel.models import Event
 from omni.outgoing import webhooks
 from omni.outgoing.webhooks import Outcome
-from omni.testing.factories import make_app, make_release, make_service
-from services import board, mending, sender, standings, watched
-from services.conftest import Cluster
+from omni.testing.factories import make_service
+from services import board, sender, standings, watched
 from services.looking import PartSeen
-from services.models import Alert, Notice, RemedyRun, Service
-from services.watch import Watch
+from services.models import Alert, Notice, Service
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
-
-
-class Leader:
-    """A watch, and a clock that can be put forward."""
-
-    def __init__(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.cluster, self.offset_s = cluster, 0.0
-        self.parts: dict[str, PartSeen] = {}
-        now = clock.now
-        monkeypatch.setattr(clock, "now", lambda: now() + dt.timedelta(seconds=self.offset_s))
-        self.begin()
-
-    def begin(self) -> None:
-        """A new leadership, which knows nothing but the database."""
-        standings.forget()
-        self.watch = Watch(board.Board(board.directory()), lambda: self.parts)
-
-    def tick(self, later_s: float = 1.0) -> None:
-        self.offset_s += later_s
-        self.watch.tick()
-
-    def say(self, *said: tuple[Service, str], nodes: list[str] | None = None, detail: str = "") -> None:
-        self.cluster.say(*[(service.pk, verdict) for service, verdict in said], nodes=nodes, detail=detail)
-        self.tick()
-        self.cluster.say(nodes=nodes)  # nodes whose board the leader could not read are asked again
-        self.tick()
-
-
-@pytest.fixture
-def leader(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Leader:
-    monkeypatch.setattr(standings, "_file", lambda: tmp_path / "services.json")
-    return Leader(cluster, monkeypatch)
 
 
 @pytest.fixture
@@ -297,97 +261,3 @@ def test_with_the_database_away_it_watches_on_and_writes_later(leader, monkeypat
 
 
 # -- remedies
-
-
-def ill(leader: Leader, **remedy: Any) -> Service:
-    service = make_service("db", remedy={"after_s": 0.0, "backoff_s": 60.0, "max_per_hour": 3, **remedy})
-    leader.say((service, "failing"))
-    return service
-
-
-@pytest.fixture
-def mended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids of the calls that a webhook remedy made."""
-    had: list[str] = []
-    monkeypatch.setattr(
-        webhooks, "deliver", lambda _to, m: had.append(m.id) or Outcome(True, True, 200, "answered 200")
-    )
-    return had
-
-
-def test_a_remedy_runs_once_and_then_waits_longer_each_time(leader, mended):
-    ill(leader, type="webhook", url="http://10.0.0.7/mend")
-    mending.tick()
-    mending.tick()
-    assert len(mended) == 1
-    run = RemedyRun.objects.get()
-    assert (run.status, run.active_key, run.detail) == ("succeeded", None, "answered 200")
-    leader.offset_s += 70
-    mending.tick()
-    assert len(mended) == 2
-    leader.offset_s += 70  # the second pause is twice as long
-    mending.tick()
-    assert len(mended) == 2
-    leader.offset_s += 70
-    mending.tick()
-    assert len(mended) == 3
-    leader.offset_s += 1000  # three in an hour
-    mending.tick()
-    assert len(mended) == 3
-    kinds = list(Event.objects.filter(kind__startswith="remedy.").order_by("key").values_list("kind", flat=True))
-    assert kinds == ["remedy.started", "remedy.succeeded"] * 3
-    shown = leader.cluster.call("GET", "/services/db/remedies").json()["items"]
-    assert len(shown) == 3
-
-
-def test_nothing_is_mended_whose_dependency_is_the_cause(leader, mended):
-    database = make_service("database")
-    remedy = {"type": "webhook", "url": "http://10.0.0.7/mend", "after_s": 0.0, "backoff_s": 60.0, "max_per_hour": 3}
-    app = make_service("app", depends_on=["database"], remedy=remedy)
-    leader.say((database, "failing"), (app, "failing"))
-    leader.tick(60)
-    mending.tick()
-    assert mended == []
-
-
-def test_an_app_is_restarted_by_a_deployment_and_its_end_is_the_outcome(leader):
-    app = make_app(leader.cluster.org, "web", desired_state="running")
-    release = make_release(app, "v1")
-    from consensus import gate
-
-    with gate.maintenance("test"):
-        type(app).objects.filter(pk=app.pk).update(desired_release=release.number)
-    ill(leader, type="restart_app", app=app.pk)
-    mending.tick()
-    run = RemedyRun.objects.get()
-    assert (run.status, run.type) == ("running", "restart_app"), run.detail
-    deployment = Deployment.objects.get(pk=run.deployment_id)
-    assert deployment.kind == "restart"
-    leader.offset_s += 120
-    mending.tick()  # never two at once
-    assert RemedyRun.objects.count() == 1
-    with gate.maintenance("test"):
-        Deployment.objects.filter(pk=deployment.pk).update(status="succeeded", active_key=None)
-    mending.tick()
-    run.refresh_from_db()
-    assert (run.status, run.active_key) == ("succeeded", None)
-
-
-def test_a_remedy_that_cannot_begin_says_why(leader):
-    ill(leader, type="restart_app", app=987654)
-    mending.tick()
-    run = RemedyRun.objects.get()
-    assert (run.status, run.detail) == ("failed", "the app is gone")
-
-
-def test_a_remedy_that_nobody_ends_is_failed_at_its_deadline(leader):
-    service = ill(leader, type="webhook", url="http://10.0.0.7/mend")
-    from consensus import gate
-    from omni.kernel.context import system
-
-    gate.run(lambda tx: mending.begin(tx, service, "test"), actor=system("test"), cause="test")  # and the leader died
-    mending.tick()
-    assert RemedyRun.objects.get().status == "running"
-    leader.offset_s += mending.DEADLINE_S + 1
-    mending.tick()
-    assert RemedyRun.objects.order_by("id")[0].status == "failed"

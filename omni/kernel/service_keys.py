@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+TIMEOUT_S = 3.0
 NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9:._-]+$")]
 PortNumber = Annotated[int, Field(ge=1, le=65_535)]
@@ -128,9 +129,12 @@ class RestartApp(_Remedy):
 
 
 class RunTask(_Remedy):
+    """A command in an instance of its own, in the release that the app runs; `timeout_s` ends it."""
+
     type: Literal["run_task"]
     app: Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1, max_length=127)]
     command: Annotated[list[Annotated[str, Field(max_length=4000)]], Field(min_length=1, max_length=64)]
+    timeout_s: Annotated[float, Field(ge=1, le=3600)] = 600.0
 
 
 class CallWebhook(_Remedy):
@@ -153,7 +157,9 @@ class Definition(Shape):
 
     description: Annotated[str, Field(max_length=500)] = ""
     interval_s: Annotated[float, Field(ge=1, le=86_400)] = Field(10.0, description="pause between two checks")
-    timeout_s: Annotated[float, Field(ge=0.1, le=60)] = Field(3.0, description="longest wait for an answer")
+    timeout_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
+        TIMEOUT_S, description="longest wait for an answer; by default not above the interval"
+    )
     healthy_threshold: Annotated[int, Field(ge=1, le=100)] = Field(2, description="good checks in a row until healthy")
     unhealthy_threshold: Annotated[int, Field(ge=1, le=100)] = Field(3, description="failed ones until unhealthy")
     start_period_s: Annotated[float, Field(ge=0, le=86_400)] = Field(30.0, description="failures that do not count")
@@ -164,6 +170,15 @@ class Definition(Shape):
         default_factory=list, description="names of services that it cannot do without"
     )
     remedy: Remedy | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_timeout(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "timeout_s" not in given:
+            interval = given.get("interval_s")
+            if isinstance(interval, (int, float)) and 1 <= interval < TIMEOUT_S:
+                return {**given, "timeout_s": float(interval)}
+        return given
 
     @model_validator(mode="after")
     def _times(self) -> Definition:
