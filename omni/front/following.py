@@ -11,7 +11,8 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -60,15 +61,16 @@ class Following:
         headers += [(name, value) for name, value in first.headers if name.lower() in ("request-id", "omni-node")]
         return Answer(200, headers, stream=self._counted(self._events(request, query, first)))
 
-    async def _counted(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _counted(self, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
         measures.streams.inc()
         try:
-            async for chunk in events:
-                yield chunk
+            async with aclosing(events):  # with us and not some time later: it holds a place in a channel
+                async for chunk in events:
+                    yield chunk
         finally:
             measures.streams.dec()
 
-    async def _events(self, request: Request, query: dict[str, str], page: Answer) -> AsyncIterator[bytes]:
+    async def _events(self, request: Request, query: dict[str, str], page: Answer) -> AsyncGenerator[bytes, None]:
         """Alone until everything that was there at the start is sent; then with the others, where others can be."""
         until = time.monotonic() + _RECHECK_S
         yield b"retry: 1000\n\n"
@@ -86,8 +88,9 @@ class Following:
                     yield b"".join(shown(item)[1] for item in items)
                 query = _on(query, _reached(body))
                 if name and not body.get("next"):
-                    async for chunk in self._shared(request, query, name, until):
-                        yield chunk
+                    async with aclosing(self._shared(request, query, name, until)) as shared:
+                        async for chunk in shared:
+                            yield chunk
                     return
                 if not items and body.get("ended"):
                     yield b"event: end\ndata: " + orjson.dumps(body["ended"]) + b"\n\n"
@@ -100,7 +103,9 @@ class Following:
                 yield b": still here\n\n"
             page = await self._page(request, query)
 
-    async def _shared(self, request: Request, query: dict[str, str], name: str, until: float) -> AsyncIterator[bytes]:
+    async def _shared(
+        self, request: Request, query: dict[str, str], name: str, until: float
+    ) -> AsyncGenerator[bytes, None]:
         """On from the query's cursor with everybody who follows the same."""
         position = query.get("cursor", "")
         listener = Listener(lambda at: self._page(request, _on(query, at)))

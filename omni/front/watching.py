@@ -22,6 +22,8 @@ from omni.kernel.errors import FieldError, InvalidInput
 from omni.rest import index
 
 POLL_S = 0.1
+CALM_S = 0.25  # between two polls when nothing was written for a while: agents wait at every member all the time
+CALM_AFTER_S = 5.0
 _REMEMBERED = 2_000
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _ENDED = frozenset({"succeeded", "failed", "cancelled", "reverted", "stopped", "lost"})
@@ -34,26 +36,27 @@ class IndexWatch:
     """Wakes its waiters when the write index has grown. `read` reads it on a Django thread."""
 
     read: Callable[[], Awaitable[int]]
-    _waiters: set[asyncio.Future[int]] = field(default_factory=set)
+    _waiters: dict[asyncio.Future[None], int] = field(default_factory=dict)
     _task: asyncio.Task[None] | None = None
+    _found: int = -1
+    _moved_at: float = 0.0
 
     async def beyond(self, at: int, timeout_s: float) -> bool:
         """True once the write index is above `at`, False after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while (left := deadline - time.monotonic()) > 0:
-            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            self._waiters.add(future)
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._poll())
-            try:
-                if await asyncio.wait_for(future, left) > at:
-                    return True
-            except TimeoutError:
-                return False
-            finally:
-                self._waiters.discard(future)
-            await asyncio.sleep(POLL_S)
-        return False
+        if timeout_s <= 0:
+            return False
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[future] = at
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._poll())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            del self._waiters[future]
+        return True
 
     async def _poll(self) -> None:
         while self._waiters:
@@ -62,10 +65,16 @@ class IndexWatch:
             except Exception:  # the database is away: the waiters' own time-outs decide
                 await asyncio.sleep(1.0)
                 continue
-            for future in list(self._waiters):
-                if not future.done():
-                    future.set_result(found)
-            await asyncio.sleep(POLL_S)
+            for future, at in list(self._waiters.items()):
+                if found > at and not future.done():
+                    future.set_result(None)
+            await asyncio.sleep(self._pause(found))
+
+    def _pause(self, found: int) -> float:
+        now = time.monotonic()
+        if found != self._found:
+            self._found, self._moved_at = found, now
+        return POLL_S if now - self._moved_at < CALM_AFTER_S else CALM_S
 
 
 @dataclass(slots=True)
