@@ -25,6 +25,7 @@ def _is_shared(item: pytest.Item, fixture: str) -> bool:
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     running = Platform.prepared(tmp_path_factory.mktemp("platform"))
+    running.migrates = True
     running.start()
     yield running
     assert running.stop() == 0

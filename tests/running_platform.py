@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from tests import migrated
+
 PROJECT = Path(__file__).resolve().parent.parent
 EXAMPLES = PROJECT / "examples"
 Result = TypeVar("Result")
@@ -81,6 +83,7 @@ class Platform:
     state: Path
     config: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
+    migrates: bool = False  # itself, at its first start; otherwise it gets a copy of what another start migrated
     process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -121,6 +124,8 @@ class Platform:
             str(self.state),
             *options,
         ]
+        if not self.migrates:
+            migrated.lay(self.state, self.state.parent / "config.json", self.environment)
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
                 command, cwd=PROJECT, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **self.environment},
