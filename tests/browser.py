@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.running_platform import Platform, wait_for
 
@@ -36,6 +36,7 @@ def chromium() -> Iterator[Any]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("no chromium here: apt-get install chromium")
+    expect.set_options(timeout=20_000)  # a loaded machine is no fault of the page
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
         yield browser
@@ -71,7 +72,7 @@ class Operator:
         self.page.get_by_label("User").fill("admin")
         self.page.get_by_label("Password").fill((platform.state / "admin.password").read_text().strip())
         self.page.get_by_role("button", name="Log in").click()
-        self.page.wait_for_url("**/admin/")
+        self.page.locator("#live").wait_for()  # the login page has none
 
     def open(self, path: str) -> None:
         """The page with its plots and logs drawn. Asked from outside: inside, the content policy forbids to wait."""
