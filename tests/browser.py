@@ -1,7 +1,7 @@
 """Debian's Chromium, driven by Playwright, as somebody who works with the console.
 
 Owns logging in, what must never happen on a page (an error, a request to another host, a sideways scroll), the contrast
-check, and where pictures go: `OMNI_TEST_SCREENSHOTS`, else the test's own folder.
+check, and where pictures go: `OMNI_TEST_SCREENSHOTS`, else `build/console`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.running_platform import Platform, wait_for
+from tests.running_platform import PROJECT, Platform, wait_for
 
 Theme = Literal["light", "dark"]
 WIDE, NARROW = (1280, 860), (390, 844)
@@ -99,7 +99,7 @@ def _axe() -> str:
     return (Path(spec.origin).parent / "axe.min.js").read_text()
 
 
-def pictures_folder(default: Path) -> Path:
-    folder = Path(os.environ.get("OMNI_TEST_SCREENSHOTS") or default)
+def pictures_folder() -> Path:
+    folder = Path(os.environ.get("OMNI_TEST_SCREENSHOTS") or PROJECT / "build" / "console")
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -15,8 +15,8 @@ from tests.running_platform import EXAMPLES, Platform, archive, wait_for
 pytestmark = [pytest.mark.story, pytest.mark.slow]
 
 
-def test_a_newcomer_reads_scales_deploys_and_rolls_back(platform: Platform, tmp_path: Path) -> None:
-    name, pictures = "seen", pictures_folder(tmp_path)
+def test_a_newcomer_reads_scales_deploys_and_rolls_back(platform: Platform) -> None:
+    name, pictures = "seen", pictures_folder()
     api = platform.api(platform.leader())
     app = api.create(name, env={"TOKEN": {"value": "hush-hush", "secret": True}})
     assert api.built(name, "1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
@@ -63,6 +63,7 @@ def _paths(platform: Platform) -> dict[str, str]:
     """One of each page, of a platform with an app that runs and one that crashes."""
     api = platform.api()
     app, crash = api.info("looks"), api.info("breaks")
+    new, service = api.info("empty"), api.ok("GET", "/services")["items"][0]["id"]
     base, other = f"/admin/app/{app['id']}/", f"/admin/app/{crash['id']}/"
     build = api.ok("GET", "/app/looks/builds")["items"][0]["id"]
     instance = api.ok("GET", "/app/breaks/instances?status=all")["items"][0]["id"]
@@ -74,16 +75,31 @@ def _paths(platform: Platform) -> dict[str, str]:
         "instance": f"{other}instances/{instance}/", "config": f"{base}config/", "app-events": f"{base}events/",
         "nodes": "/admin/nodes/", "node": f"/admin/nodes/{node}/", "cluster": "/admin/cluster/",
         "events": "/admin/events/", "orgs": "/admin/orgs/", "org": "/admin/orgs/default/", "tokens": "/admin/tokens/",
+        "services": "/admin/service/", "service": f"/admin/service/{service}/", "service-new": "/admin/service/new/",
+        "alerts": "/admin/alerts/", "silences": "/admin/silences/", "account": "/admin/account/",
+        "app-new": f"/admin/app/{new['id']}/", "events-none": "/admin/events/?q=nothing-like-it",
         "tables": "/admin/tables/", "table": "/admin/instances/instance/",
         "row": f"/admin/apps/app/{app['id']}/change/", "nothing": "/admin/app/4711/",
     }  # fmt: skip
 
 
+def _questions(platform: Platform) -> list[tuple[str, str, str]]:
+    """What is asked before something is done: the picture's name, the page, the button."""
+    api = platform.api()
+    app, node = api.info("looks")["id"], api.ok("GET", "/nodes")["items"][0]["id"]
+    return [
+        ("ask-delete", f"/admin/app/{app}/", "Delete"), ("ask-drain", f"/admin/nodes/{node}/", "Drain"),
+        ("ask-rollback", f"/admin/app/{app}/releases/", "Roll back to it"),
+        ("ask-transfer", "/admin/cluster/", "Hand over the leadership"),
+        ("refused-config", f"/admin/app/{app}/config/", "Look at the change"),
+    ]  # fmt: skip
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("theme", "size"), [("light", WIDE), ("dark", WIDE), ("light", NARROW), ("dark", NARROW)])
-def test_every_page_is_readable(platform: Platform, tmp_path: Path, theme: Theme, size: tuple[int, int]) -> None:
+def test_every_page_is_readable(platform: Platform, theme: Theme, size: tuple[int, int]) -> None:
     """No finding of axe-core (contrast among them), nothing too wide, no error, nothing from another host."""
-    pictures, api = pictures_folder(tmp_path), platform.api()
+    pictures, api = pictures_folder(), platform.api()
     if api("GET", "/app/looks/info").status_code == 404:
         api.create("looks", instances=2)
         api.built("looks", "1", archive(EXAMPLES / "hello"))
@@ -92,11 +108,18 @@ def test_every_page_is_readable(platform: Platform, tmp_path: Path, theme: Theme
         api.create("breaks")
         api.built("breaks", "1", archive(EXAMPLES / "crash"))
         wait_for(lambda: api.info("breaks")["status"] == "crashed", "the crash")
+        api.create("empty")
+        wait_for(lambda: api.ok("GET", "/services")["items"], "the platform's own services")
     with chromium() as browser:
         operator = Operator(browser, platform.members[0], theme, size)
         operator.log_in(platform)
         for name, path in _paths(platform).items():
             operator.open(path)
+            operator.check(name, pictures)
+        for name, path, button in _questions(platform):
+            operator.open(path)
+            operator.page.get_by_role("button", name=button).first.click()
+            operator.page.get_by_role("dialog").wait_for()
             operator.check(name, pictures)
         assert operator.troubles == []
 
