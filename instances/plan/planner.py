@@ -243,4 +243,5 @@ def _aim(found: list[Crew]) -> str:
     what = " and ".join(f"{goal.count} {name}" for name, goal in counted)
     if [name for name, _ in counted] == [WEB]:
         what = str(counted[0][1].count)
-    return f"{what} instances of version {release.version} (release {release.number})"
+    noun = "instance" if what == "1" else "instances"
+    return f"{what} {noun} of version {release.version} (release {release.number})"

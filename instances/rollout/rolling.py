@@ -108,7 +108,7 @@ def start(fleet: Fleet, slot: int, release: ReleaseView) -> Start:
         what = f": {last.detail}" if last.detail else ""
         why = f"instance {last.id} {'ended' if last.status == 'stopped' else f'is {last.status}'}{what}"
     else:
-        why = f"{fleet.goal.count} instances are wanted"
+        why = "1 instance is wanted" if fleet.goal.count == 1 else f"{fleet.goal.count} instances are wanted"
     alike = last if last is not None and fleet.fits(last) else None
     attempt = alike.attempt + 1 if alike is not None and not alike.long_lived else 0
     return Start(slot, release, why[:300], tuple(row.id for row in rows), attempt, alike)
