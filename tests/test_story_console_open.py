@@ -67,7 +67,7 @@ def test_an_hour_open_leaks_nothing_also_through_a_change_of_leader(tmp_path: Pa
             assert after[0] <= nodes * 1.1 + 200, f"{nodes} nodes became {after[0]}"
             assert after[1] <= listeners + 20, f"{listeners} listeners became {after[1]}"
             assert after[2] <= used + _MOST_BYTES, f"{used} bytes became {after[2]}"
-            assert page.locator("#pulse").text_content() == ""
+            expect(page.locator("#pulse")).to_have_text("", timeout=60_000)
             assert operator.troubles == []
     finally:
         platform.stop()
