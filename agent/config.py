@@ -28,8 +28,8 @@ class Config:
     `instance_ports`: the ports of every agent of this host, for the packet filter; by default worked out from
     `port_range`, `index` and `members_on_host`. `memory_mb`: what this node offers, by default its share of the host.
     `docker`: the URL of an engine, "auto" (the first of the usual sockets that is there) or "off"; `docker_subnets`:
-    what the networks of apps are cut out of. `tls`: the folder of what proves this agent to members of other hosts,
-    whose URLs begin with https.
+    what the networks of apps are cut out of; `swarm_registry`: the registry that all nodes of its swarm reach, "" for
+    none. `tls`: the folder of what proves this agent to members of other hosts, whose URLs begin with https.
     """
 
     node: str
@@ -58,6 +58,7 @@ class Config:
     filter_network: bool = True
     docker: str = "off"
     docker_subnets: str = "10.208.0.0/12"
+    swarm_registry: str = ""
 
     @property
     def platform(self) -> str:

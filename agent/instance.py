@@ -229,6 +229,8 @@ class Instance:
             hostname=_hostname(wished),
             image=self._around.packages.image(wished.release) if wished.release.kind == "image" else "",
             volumes=tuple(Mounted(v.name, store.volume(v.key), v.path) for v in wished.volumes),
+            may_move=not (wished.once or wished.singleton or wished.volumes or wished.restart_policy == "never"),
+            stop_timeout_s=wished.stop_timeout_s,
         )
 
     async def _kill(self) -> None:
@@ -323,7 +325,10 @@ class Instance:
             host, port = await self._located()
         except (RuntimeFault, OSError) as error:
             return probes.Answer(False, str(error)[:300], reached=False)
-        return await probes.ask(check, host, port, self._execute)
+        answer = await probes.ask(check, host, port, self._execute)
+        if not answer.reached:
+            self._endpoint = None  # it may have been moved: where it is now is asked before the next try
+        return answer
 
     async def _located(self) -> tuple[str, int]:
         """Where it answers; the ingress hears of a place of its own with the first healthy report."""

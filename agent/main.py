@@ -23,7 +23,7 @@ from agent.fencing import Keeper, Lease
 from agent.logs.ship import Shipper
 from agent.packages import Packages
 from agent.ports import Ports
-from agent.runtimes import docker
+from agent.runtimes import docker, swarm
 from agent.runtimes.base import Capabilities, Runtime
 from agent.runtimes.process import ProcessRuntime
 from agent.samples import Sampler
@@ -120,13 +120,14 @@ class Agent:
 
 
 def runtimes_of(config: Config, facts: Facts) -> dict[str, Runtime]:
-    """By name. Docker is there also while its engine is not: what runs in it is still ours."""
+    """By name. Those of the engine are there also while it is not: what runs in it is still ours."""
     instances_dir = Path(config.instances_dir)
     found: dict[str, Runtime] = {
         "process": ProcessRuntime(config.node, instances_dir, config.platform, facts, config.uid_base)
     }
     if config.docker != OFF:
         found["docker"] = docker.of(config)
+        found["swarm"] = swarm.of(config)
     return found
 
 

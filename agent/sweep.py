@@ -15,9 +15,8 @@ from pathlib import Path
 
 from agent import facts as host
 from agent.config import platform_of
-from agent.runtimes import docker, watcher
+from agent.runtimes import docker, swarm, watcher
 from agent.runtimes.base import Handle, Runtime, RuntimeFault
-from agent.runtimes.docker import DockerRuntime
 from agent.runtimes.process import ProcessRuntime
 from agent.store import RECORD, SWEPT
 from sandbox import cgroups, network
@@ -43,7 +42,8 @@ async def sweep(instances_dir: Path, longest_stop_s: float = LONGEST_STOP_S) -> 
     for problem in done:
         if isinstance(problem, BaseException):
             raise problem
-    return len(handles) + await _sweep_containers(instances_dir, longest_stop_s)
+    services = await _sweep_services(instances_dir, longest_stop_s)  # first: Swarm starts its containers again
+    return len(handles) + services + await _sweep_containers(instances_dir, longest_stop_s)
 
 
 async def _sweep_containers(instances_dir: Path, longest_stop_s: float) -> int:
@@ -57,6 +57,24 @@ async def _sweep_containers(instances_dir: Path, longest_stop_s: float) -> int:
         await runtime.leave()
     except RuntimeFault as error:
         sys.stderr.write(f"sweep: containers cannot be ended: {error}\n")
+        return 0
+    finally:
+        await runtime.close()
+    return len(handles)
+
+
+async def _sweep_services(instances_dir: Path, longest_stop_s: float) -> int:
+    """Those that were handed to a swarm by the engine of this host; other hosts' are theirs."""
+    runtime = swarm.noted(instances_dir)
+    if runtime is None:
+        return 0
+    try:
+        handles = list((await runtime.of_this_manager()).values())
+        await asyncio.gather(*(_end(runtime, instances_dir, handle, longest_stop_s) for handle in handles))
+        if handles:
+            await runtime.leave()
+    except RuntimeFault as error:
+        sys.stderr.write(f"sweep: services of the swarm cannot be ended: {error}\n")
         return 0
     finally:
         await runtime.close()
@@ -89,7 +107,7 @@ async def _living(runtime: ProcessRuntime, instances_dir: Path, platform: str) -
 async def _end(runtime: Runtime, instances_dir: Path, handle: Handle, longest_stop_s: float) -> None:
     directory = instances_dir / str(handle["instance"])
     patience = min(_stop_timeout(directory), longest_stop_s)
-    ran = (await runtime.observe(handle)).state == "running" or not isinstance(runtime, DockerRuntime)
+    ran = (await runtime.observe(handle)).state == "running" or isinstance(runtime, ProcessRuntime)
     await runtime.stop(handle)
     try:
         async with asyncio.timeout(patience):

@@ -234,7 +234,7 @@ class AppFields(StrictSerializer):
     strategy = StrategyFields(required=False)
     restart_policy = serializers.ChoiceField(choices=["always", "on_failure", "never"], required=False)
     stop_timeout_s = serializers.FloatField(min_value=0, max_value=3600, required=False)
-    runtime = serializers.ChoiceField(choices=["process", "docker"], required=False)
+    runtime = serializers.ChoiceField(choices=list(runtimes.ALL), required=False)
     placement = PlacementFields(required=False)
     traffic = TrafficFields(required=False)
     domains = serializers.ListField(child=serializers.CharField(max_length=253), required=False, max_length=50)
@@ -264,6 +264,8 @@ class AppFields(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs.get("singleton"):
+            if attrs.get("runtime") == runtimes.SWARM:
+                raise refuse("swarm_has_no_singletons", "A swarm may run a singleton twice while it moves.", "runtime")
             if attrs.get("instances", 0) > 1:
                 raise refuse("singleton", "A singleton app has at most one instance.", "instances")
             if any((wanted or {}).get("instances", 0) > 1 for wanted in attrs.get("processes", {}).values()):

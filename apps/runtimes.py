@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 ALWAYS = "process"
+SWARM = "swarm"
+CONTAINERS = ("docker", SWARM)  # those that run images
+ALL = (ALWAYS, *CONTAINERS)
 Missing = Callable[[str], str | None]
 
 

@@ -15,7 +15,7 @@ from django.db.models import F, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Org
-from apps import domains, freeze, processes
+from apps import domains, freeze, processes, runtimes
 from apps.configuration import CONFIG_FIELDS, masked, merge_env, open_env
 from apps.models import App, ConfigRevision, DesiredState
 from consensus.gate import Transaction
@@ -305,6 +305,9 @@ def _check_singleton(app: App, fields: dict[str, Any]) -> None:
         )  # fmt: skip
     if not fields.get("singleton", app.singleton):
         return
+    if fields.get("runtime", app.runtime) == runtimes.SWARM:
+        said = "A swarm may run it twice while it moves; a singleton (also by its volume) runs on docker or process."
+        raise InvalidInput(errors=[FieldError("/runtime", "swarm_has_no_singletons", said)])
     counts = {"web": fields.get("instances", app.instances), **fields.get("process_counts", app.process_counts)}
     for name, count in counts.items():
         if count > 1:

@@ -77,7 +77,7 @@ def _by_type(summaries: dict[str, Any]) -> list[tuple[str, str]]:
 @click.option("--org", help="The org it belongs to.")
 @click.option("--instances", "-n", type=click.IntRange(0))
 @click.option("--memory", "memory_mb", type=click.IntRange(16), help="Memory per instance, in MB.")
-@click.option("--runtime", type=click.Choice(["process", "docker"]))
+@click.option("--runtime", type=click.Choice(["process", "docker", "swarm"]))
 @click.pass_obj
 def create(session: Session, /, name: str, **wanted: Any) -> None:
     """Create an app; omni up does it by itself."""

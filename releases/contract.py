@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 BuilderName = Literal["python", "node", "static", "procfile", "dockerfile", "image"]
 IMAGE_BUILDERS = ("dockerfile", "image")  # their packages are what `docker save` makes of one image
+IMAGE_RUNTIMES = ("docker", "swarm")  # of apps whose releases may be images
 IMAGE_REFERENCE = "application/vnd.omni.image+json"  # an upload that names an image instead of holding one
 StepName = Literal["fetch", "unpack", "detect", "build", "package"]
 StepStatus = Literal["running", "succeeded", "failed", "cancelled"]

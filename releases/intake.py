@@ -13,7 +13,7 @@ from pathlib import Path
 
 from omni.kernel.errors import FieldError, InvalidInput
 from releases import image_archive
-from releases.contract import IMAGE_REFERENCE
+from releases.contract import IMAGE_REFERENCE, IMAGE_RUNTIMES
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _SHA256_DIGEST = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):\s*(?:;[^,]*)?(?=,|$)")
@@ -58,9 +58,9 @@ def upload_type(path: Path, said: str, runtime: str) -> str:
     if said != "application/json":
         return archive_type(path, said)
     _image_reference(path)
-    if runtime != "docker":
+    if runtime not in IMAGE_RUNTIMES:
         raise InvalidInput(
-            "An image runs only where the app's runtime is docker.",
+            "An image runs only where the app's runtime is docker or swarm.",
             code="image_needs_docker",
             next='PATCH /app/<app> {"runtime": "docker"}',
         )

@@ -18,7 +18,7 @@ from releases.build_errors import BuildFailed, BuildStopped
 from releases.build_sandbox import MIB, BuildSandbox, Room
 from releases.builders import Plan, Source, detect
 from releases.builders.base import HostTools
-from releases.contract import IMAGE_REFERENCE, Claim, Package, StepName
+from releases.contract import IMAGE_REFERENCE, IMAGE_RUNTIMES, Claim, Package, StepName
 from releases.image_build import ImageBuild, Made
 from releases.lease import LeaseKeeper, Steps, Stop
 from releases.log_stream import LogStream
@@ -84,7 +84,7 @@ def _image_kind(work: Work) -> str | None:
     """Whether the upload is an image, and how; None for a folder."""
     if work.claim.artifact.media_type == IMAGE_REFERENCE:
         return "reference"
-    is_one = work.claim.runtime == "docker" and image_archive.is_image_archive(work.room.artifact)
+    is_one = work.claim.runtime in IMAGE_RUNTIMES and image_archive.is_image_archive(work.room.artifact)
     return "archive" if is_one else None
 
 

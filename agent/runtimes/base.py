@@ -84,7 +84,8 @@ class Launch:
     """One instance to run. `directory` is its own on this host; `tree` the unpacked release, shared, not to be written;
     `home` the one place where it may keep files, but for `volumes`. `cpu_weight` 1.0 is normal; `cpu_limit` in cores.
     `image` is the engine's id of the release when that is an image and no folder; an empty `command` is then the
-    image's own."""
+    image's own. `may_move`: an engine of several nodes may start it again elsewhere by itself; `stop_timeout_s` is what
+    such an engine gives it between the polite stop and the other."""
 
     instance_id: int
     app_id: int
@@ -101,6 +102,8 @@ class Launch:
     hostname: str = "omni"
     image: str = ""
     volumes: tuple[Mounted, ...] = ()
+    may_move: bool = False
+    stop_timeout_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,11 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.config import Config, platform_of
-from agent.runtimes import kept
 from agent.runtimes.base import (
     Capabilities,
     Endpoint,
@@ -40,7 +38,7 @@ from agent.runtimes.base import (
     Unavailable,
     Unknown,
 )
-from agent.runtimes.engine import containers, executing, figures, launching, output
+from agent.runtimes.engine import containers, executing, figures, launching, output, preparing
 from agent.runtimes.engine.ability import absent, capabilities
 from agent.runtimes.engine.client import Away, Declined, Engine, EngineError
 from agent.runtimes.engine.ends import Ends
@@ -49,7 +47,6 @@ from agent.runtimes.engine.launching import Surroundings
 from agent.runtimes.engine.networks import Networks, is_loopback
 from agent.runtimes.engine.output import Output
 from agent.store import write_atomically
-from sandbox import bubblewrap, identity
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +54,6 @@ NOTE = "engine.json"
 _KILL_DEADLINE_S = 15.0
 _OUTPUT_PATIENCE_S = 5.0
 _SETTLES_S = 0.2
-_NEVER_STARTS = ("executable file not found", "no such file or directory", "permission denied", "exec format error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,32 +111,19 @@ class DockerRuntime(Runtime):
     async def _described(self, launch: Launch) -> launching.Container:
         settings = self._settings
         network = await self._networks.ensure(launch.app_id)
-        root = os.geteuid() == 0
-        uid = identity.uid_for("app", launch.app_id, settings.uid_base) if root else os.geteuid()
-        binds: tuple[tuple[str, str], ...] = ()
-        host_image = self._host_image
-        if not launch.image:
-            binds = tuple((bind.source, bind.target) for bind in bubblewrap.runtime_binds())
-            await self._engine.call(lambda client: containers.have_host_image(client, host_image))
-            launch.home.mkdir(mode=0o700, exist_ok=True)
-            if root:
-                os.chown(launch.home, uid, uid)
-        kept.prepare(launch, uid if root else None)
+        prepared = await preparing.prepare(self._engine, launch, settings.uid_base, settings.platform)
         direct = is_loopback(settings.address) and self._networks.is_here(launch.app_id)
         around = Surroundings(
             platform=settings.platform,
             node=settings.node,
             network=network,
             log_bytes=settings.log_bytes,
-            uid=uid,
-            host_image=host_image,
-            binds=binds,
+            uid=prepared.uid,
+            host_image=preparing.host_image(settings.platform),
+            binds=prepared.binds,
             publish=None if direct else settings.address,
         )
-        image: dict[str, Any] = {}
-        if launch.image:
-            image = await self._engine.call(lambda client: client.inspect_image(launch.image))
-        return launching.container(launch, image, around)
+        return launching.container(launch, prepared.image, around)
 
     async def _run(self, container: str, launch: Launch) -> None:
         try:
@@ -151,7 +134,7 @@ class DockerRuntime(Runtime):
             with contextlib.suppress(EngineError):  # nothing was started: leave nothing
                 await self._remove(container)
             text = str(error)
-            if 'exec: "' in text and any(sign in text for sign in _NEVER_STARTS):
+            if 'exec: "' in text and any(sign in text for sign in containers.NEVER_STARTS):
                 raise Refused(f"its command cannot be started: {text}") from error
             raise Unavailable(text) from error
 
@@ -287,15 +270,12 @@ class DockerRuntime(Runtime):
             raise Unknown(str(error)) from error
         return {int(one["Labels"][launching.INSTANCE]): self._handle(one) for one in found}
 
-    @property
-    def _host_image(self) -> str:
-        return f"localhost/{self._settings.platform}-host:latest"  # Podman takes a short name for Docker Hub's
-
     async def leave(self) -> None:
         """Nothing of this platform is to be left on the engine; images come again from their packages."""
         await self.images.discard_all()
         with contextlib.suppress(EngineError):
-            await self._engine.call(lambda client: client.remove_image(self._host_image, noprune=True))
+            name = preparing.host_image(self._settings.platform)
+            await self._engine.call(lambda client: client.remove_image(name, noprune=True))
 
     async def _find(self, instance_id: int) -> dict[str, Any] | None:
         settings = self._settings

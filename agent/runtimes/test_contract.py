@@ -30,7 +30,10 @@ exit "$(cat ~/exit)"
 
 
 class Bench(ABC):
-    """One host; `driver` makes a new driver on it, as a restarted agent would."""
+    """One host; `driver` makes a new driver on it, as a restarted agent would; it tells an end within
+    `patience_s`."""
+
+    patience_s = 5.0
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -147,7 +150,7 @@ class RuntimeContract(ABC):
             assert (await runtime.observe(handle)).state == "running"
             waiting = asyncio.create_task(runtime.wait(handle))
             bench.make_exit(1, 7)
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, bench.patience_s)
             assert await runtime.observe(handle) == Observation("ended", code=7)
             await runtime.remove(handle)
 
@@ -181,7 +184,7 @@ class RuntimeContract(ABC):
             handle = await bench.driver().start(bench.launch(1))
             bench.make_exit(1, 3)
             other = bench.driver()
-            await asyncio.wait_for(other.wait(handle), 5)
+            await asyncio.wait_for(other.wait(handle), bench.patience_s)
             assert await other.observe(handle) == Observation("ended", code=3)
             assert await other.recover(1) == handle
             await other.remove(handle)
@@ -192,9 +195,9 @@ class RuntimeContract(ABC):
         async def story() -> None:
             runtime = bench.driver()
             handle = await runtime.start(bench.launch(1))
-            await until(lambda: ready(bench, 1))
+            await until(lambda: ready(bench, 1), bench.patience_s)
             await runtime.stop(handle)
-            await asyncio.wait_for(runtime.wait(handle), 5)
+            await asyncio.wait_for(runtime.wait(handle), bench.patience_s)
             assert await runtime.observe(handle) == Observation("ended", code=0)
             await runtime.remove(handle)
 
@@ -206,7 +209,7 @@ class RuntimeContract(ABC):
             launch = bench.launch(1)
             bench.make_stubborn(1)
             handle = await runtime.start(launch)
-            await until(lambda: ready(bench, 1))
+            await until(lambda: ready(bench, 1), bench.patience_s)
             await runtime.stop(handle)
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(runtime.wait(handle), 0.3)
@@ -280,7 +283,7 @@ class ContractOfPrograms(RuntimeContract):
             launch = bench.launch(instance_id)
             env = {**launch.env, "KEPT": "/data"}
             handle = await runtime.start(replace(launch, command=command, env=env, volumes=(volume,)))
-            await asyncio.wait_for(runtime.wait(handle), 10)
+            await asyncio.wait_for(runtime.wait(handle), 2 * bench.patience_s)
             seen = await runtime.observe(handle)
             await runtime.remove(handle)
             return seen

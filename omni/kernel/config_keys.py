@@ -179,6 +179,11 @@ class Agent(Section):
     docker_subnets: Annotated[str, Field(pattern=r"^[0-9.]+/[0-9]+$")] = key(
         "10.208.0.0/12", "IPv4 network out of which each app's container network takes a /24"
     )
+    swarm_registry: Annotated[str, Field(pattern=r"^$|^[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9._-]+)*$")] = key(
+        "",
+        "registry (`HOST:PORT`, or with a path) that every node of the engine's swarm reaches without a password; "
+        "without one the swarm runtime runs everything on the manager's own node",
+    )
 
 
 class Artifacts(Section):

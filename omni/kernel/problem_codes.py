@@ -259,7 +259,7 @@ _ROWS = (
     (
         "image_needs_docker",
         422,
-        "An image runs only in the docker runtime.",
+        "An image runs only in the runtimes docker and swarm.",
         'PATCH /app/<app> {"runtime": "docker"}, then upload again.',
     ),
     ("bad_digest", 422, "The digest cannot be read.", "Content-Digest: sha-256=:<base64 of the 32 bytes>:"),

@@ -146,6 +146,7 @@ def agent_settings(config: Config, member: Member, here: list[Member]) -> dict[s
         "bwrap_bin": config.binaries.bwrap,
         "docker": config.agent.docker,
         "docker_subnets": config.agent.docker_subnets,
+        "swarm_registry": config.agent.swarm_registry,
         "tls": str(config.node_dir(member) / "agent-tls") if config.several_hosts else None,
     }
 

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from omni.launch import proc
+from omni.testing.hosts import Host
 
 PACKAGES = "docker.io busybox-static debootstrap"
 _START_S, _STOP_S = 40.0, 30.0
@@ -61,10 +62,11 @@ def missing() -> str:
 
 
 class DockerEngine:
-    """`folder` is made if need be; keep its path short, for sockets lie below it."""
+    """`folder` is made if need be; keep its path short, for sockets lie below it. Its network is the `host`'s."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: Host | None = None) -> None:
         self.folder = folder
+        self._host = host
         self.socket = folder / "s"
 
     @property
@@ -88,6 +90,8 @@ class DockerEngine:
                 "--pidfile", str(self.folder / "pid"), "--host", self.url, "--group", "root", "--bridge", "none",
                 "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--cgroup-parent", f"/{self.cgroup}",
                 "--log-level", "warn", *options]  # fmt: skip
+        if self._host is not None:
+            argv = self._host.command(argv)
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + _START_S
@@ -112,6 +116,8 @@ class DockerEngine:
             with contextlib.suppress(RuntimeError):  # one that was killed: what it ran can be ended only by another
                 self.start()
         if self.socket.exists():
+            if self._host is not None:
+                self._try("swarm", "leave", "--force")  # while it lives, Swarm starts again what is ended
             for what, remove in (("container", ["rm", "--force", "--volumes"]), ("network", ["network", "rm"])):
                 query = ["ps", "--all", "--quiet"] if what == "container" else ["network", "ls", "-qf", "type=custom"]
                 if ids := self._try(*query).stdout.split():

@@ -1,6 +1,7 @@
 """A small image registry for tests: takes what `docker push` sends, gives it back, and may want a password.
 
-Owns one HTTP server on loopback and everything in memory. No deletion, no ranges, no tokens: basic authentication only.
+Owns one HTTP server, on loopback unless told otherwise, and everything in memory. No deletion, no ranges, no tokens:
+basic authentication only.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from urllib.parse import parse_qs, urlsplit
 class ImageRegistry:
     """`login` is `user:password`, or "" for everybody. `with ImageRegistry() as registry`."""
 
-    def __init__(self, login: str = "") -> None:
+    def __init__(self, login: str = "", address: str = "127.0.0.1") -> None:
         self.login = login
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, tuple[str, bytes]] = {}
         self.uploads: dict[str, bytes] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": self}))
+        self._server = ThreadingHTTPServer((address, 0), type("Handler", (_Handler,), {"registry": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}"
+        return "{}:{}".format(*self._server.server_address[:2])
 
     def __enter__(self) -> ImageRegistry:
         self._thread.start()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from releases.build_errors import BuildFailed
 from releases.builders import dockerfile, node, procfile, python, static
 from releases.builders.base import Builder, Plan, Source
+from releases.contract import IMAGE_RUNTIMES
 
 __all__ = ["Plan", "Source", "detect"]
 
@@ -24,7 +25,7 @@ def detect(source: Source) -> Plan:
     """The plan for an upload. Raises BuildFailed; when nothing fits, the error says what was looked for."""
     if source.has(procfile.NAME):
         source = replace(source, procfile=procfile.parse(source.read(procfile.NAME)))
-    if source.runtime == "docker" and (found := dockerfile.plan(source)) is not None:
+    if source.runtime in IMAGE_RUNTIMES and (found := dockerfile.plan(source)) is not None:
         return replace(found, process_types=source.procfile or found.process_types)
     for _, build in _KINDS:
         plan = build(source)

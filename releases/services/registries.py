@@ -9,6 +9,7 @@ from django.db.models import F
 from accounts.models import Org
 from consensus.gate import Transaction
 from omni.kernel.seal import seal, unseal
+from releases.contract import IMAGE_RUNTIMES
 from releases.models import Build, RegistryCredential
 
 
@@ -38,7 +39,7 @@ def remove_registry(tx: Transaction, *, credential: RegistryCredential) -> None:
 
 def registry_logins(build: Build) -> list[dict[str, Any]]:
     """What a worker needs for this build, in clear. Only for builds that can use it."""
-    if build.app.runtime != "docker":
+    if build.app.runtime not in IMAGE_RUNTIMES:
         return []
     found = RegistryCredential.objects.filter(org_id=build.app.org_id).order_by("registry")
     return [{"registry": row.registry, "username": row.username, "password": unseal(row.password)} for row in found]

@@ -24,3 +24,21 @@ def capabilities(info: Mapping[str, Any], url: str) -> Capabilities:
 
 def absent(why: str) -> Capabilities:
     return Capabilities(False, "none", "none", "shared", [why])
+
+
+def not_a_manager(info: Mapping[str, Any]) -> str:
+    """Why services cannot be handed to this engine, and what to do about it; empty when they can."""
+    swarm = info.get("Swarm") or {}
+    if swarm.get("ControlAvailable"):
+        return ""
+    state = swarm.get("LocalNodeState", "inactive")
+    if state == "active":
+        return "the engine is a worker of its swarm: `docker node promote` it on a manager, or set agent.docker to one"
+    if state == "locked":
+        return "the engine's swarm is locked: `docker swarm unlock` opens it"
+    if state in ("pending", "error"):
+        return f"the engine's swarm is in state {state}: {swarm.get('Error') or 'it says no more'}"
+    return (
+        "the engine is in no swarm: `docker swarm init` makes one, "
+        "`docker swarm join` with a manager's token enters one"
+    )

@@ -14,6 +14,8 @@ from agent.runtimes.base import Observation, Refused, Unavailable, Unknown
 from agent.runtimes.engine import launching
 from agent.runtimes.engine.client import Declined
 
+NEVER_STARTS = ("executable file not found", "no such file or directory", "permission denied", "exec format error")
+
 
 def create(client: Any, made: launching.Container) -> str:
     return str(client.create_container(**made.config, host_config=client.create_host_config(**made.host))["Id"])

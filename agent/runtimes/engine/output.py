@@ -47,11 +47,22 @@ class Position:
 
 
 class Output:
-    """One container's. `running` says whether it still runs."""
+    """One container's, or one Swarm service's. `running` says whether it still runs. `endless`: the engine does not end
+    its answer when the output has ended, so that it is followed until `finish`."""
 
-    def __init__(self, engine: Engine, container: str, directory: Path, running: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        container: str,
+        directory: Path,
+        running: Callable[[], Awaitable[bool]],
+        *,
+        endless: bool = False,
+    ) -> None:
         self._engine = engine
         self._container = container
+        self._endless = endless
+        self._over = asyncio.Event()
         self._directory = directory
         self._running = running
         self._files: list[int] = []
@@ -65,6 +76,7 @@ class Output:
 
     async def finish(self, patience_s: float) -> bool:
         """The container has ended: wait until all of its output is here. False: it took too long."""
+        self._over.set()
         done, _ = await asyncio.wait([self.follow()], timeout=patience_s)
         return bool(done)
 
@@ -101,7 +113,10 @@ class Output:
         ended = not await self._running()
         with self._open_files():
             try:
-                await self._copy(position, follow=not ended)
+                if ended or not self._endless:
+                    await self._copy(position, follow=not ended)
+                else:
+                    await self._copy_until_over(position)
             finally:
                 _save(self._directory, position)
         if ended:
@@ -109,12 +124,25 @@ class Output:
             _save(self._directory, position)
         return ended
 
+    async def _copy_until_over(self, position: Position) -> None:
+        copying = asyncio.ensure_future(self._copy(position, follow=True))
+        over = asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait([copying, over], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            if not copying.done():
+                copying.cancel()
+            await asyncio.gather(copying, return_exceptions=True)
+        if not copying.cancelled():
+            copying.result()
+
     async def _copy(self, position: Position, follow: bool) -> None:
         skip = [max(0, os.fstat(fd).st_size - size) for fd, size in zip(self._files, position.sizes, strict=True)]
         resumed_at = list(position.last)
         passed = [0, 0]
         since = max(_START, (min(resumed_at)[0] - 1, 0))
-        path = f"/containers/{self._container}/logs"
+        path = f"/{'services' if self._endless else 'containers'}/{self._container}/logs"
         query = {"stdout": "1", "stderr": "1", "timestamps": "1", "since": f"{since[0]}.{since[1]:09d}"}
         query["follow"] = "1" if follow else "0"
         saved_at = asyncio.get_running_loop().time()

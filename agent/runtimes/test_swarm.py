@@ -1,0 +1,196 @@
+"""The swarm runtime keeps the contract on a real swarm of one node, and what only a swarm can be asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.config import platform_of
+from agent.runtimes.base import Runtime, Unavailable, Unknown
+from agent.runtimes.engine.client import Engine
+from agent.runtimes.swarm import Settings, SwarmRuntime
+from agent.runtimes.test_contract import Bench, ContractOfPrograms, until
+from agent.runtimes.test_docker import COUNTING, answers, gap_free, holds
+from omni.testing.image_registry import ImageRegistry
+from omni.testing.swarm import Swarm, missing
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
+
+
+class SwarmBench(Bench):
+    SWARM: Swarm
+    patience_s = 20.0  # Swarm tells of an end after a second, on a machine that has time
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.drivers: list[SwarmRuntime] = []
+
+    def driver(self) -> Runtime:
+        platform = platform_of(self.directory)
+        settings = Settings("test", platform, self.directory, 61000, 4 << 20, "")
+        self.drivers.append(SwarmRuntime(Engine(self.SWARM.engines[0].url), settings))
+        return self.drivers[-1]
+
+    def make_exit(self, instance_id: int, code: int) -> None:
+        (self.directory / str(instance_id) / "home" / "exit").write_text(str(code))
+
+    def make_stubborn(self, instance_id: int) -> None:
+        (self.directory / str(instance_id) / "home" / "stubborn").touch()
+
+    def said(self, instance_id: int, name: str = "stdout.log") -> str:
+        path = self.directory / str(instance_id) / name
+        return path.read_text() if path.exists() else ""
+
+    def ready(self, instance_id: int) -> bool:
+        return "up" in self.said(instance_id)
+
+    def close(self) -> None:
+        async def sweep() -> None:
+            runtime = self.driver()
+            assert isinstance(runtime, SwarmRuntime)
+            for handle in (await runtime.strays()).values():
+                await runtime.remove(handle)
+            await runtime.leave()
+            await runtime.close()
+
+        asyncio.run(sweep())
+
+
+@pytest.fixture(scope="module")
+def swarm() -> Iterator[Swarm]:
+    with Swarm("oswt") as made:
+        SwarmBench.SWARM = made
+        yield made
+
+
+@pytest.fixture
+def bench(swarm: Swarm, tmp_path: Path) -> Iterator[SwarmBench]:
+    made = SwarmBench(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.usefixtures("swarm")
+class TestSwarm(ContractOfPrograms):
+    def bench_type(self) -> type[Bench]:
+        return SwarmBench
+
+
+def test_it_is_reached_at_its_nodes_address_and_figures_come_from_the_kernel(bench: SwarmBench):
+    async def story() -> None:
+        runtime = bench.driver()
+        assert (await runtime.probe()).available
+        serves = "echo line 1; exec python3 -m http.server $PORT"
+        handle = await runtime.start(replace(bench.launch(1), command=serves, env={"PORT": "8123"}))
+        found = await runtime.endpoint(handle)
+        assert found is not None
+        assert (found.host, found.routed) == (SwarmBench.SWARM.hosts[0].address, True)
+        await until(lambda: answers(found.host, found.port), 10)
+        stats = await runtime.stats(handle)
+        assert None not in (stats.cpu_us, stats.memory_bytes, stats.network_rx_bytes)
+        assert stats.memory_limit_bytes == 64 << 20
+        assert await runtime.listening(handle) == (8123,)
+        await runtime.kill(handle)
+        assert gap_free(bench.said(1), "line")
+        await runtime.remove(handle)
+
+    asyncio.run(story())
+
+
+def test_what_no_node_has_room_for_is_waited_for_with_swarms_own_reason(
+    bench: SwarmBench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("agent.runtimes.swarm.PLACED_WITHIN_S", 1.0)
+
+    async def story() -> None:
+        runtime = bench.driver()
+        with pytest.raises(Unavailable, match="no suitable node"):
+            await runtime.start(replace(bench.launch(1), memory_bytes=1 << 45))
+        assert await runtime.strays() == {}
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_an_agent_that_comes_back_goes_on_with_the_output(bench: SwarmBench):
+    async def story() -> None:
+        handle = await bench.driver().start(replace(bench.launch(1), command=COUNTING))
+        await until(lambda: holds(lambda: "line 20\n" in bench.said(1)), 10)
+        await bench.drivers[-1].close()
+        runtime = bench.driver()
+        assert await runtime.recover(1) == handle
+        await runtime.kill(handle)
+        assert gap_free(bench.said(1), "line")
+        assert gap_free(bench.said(1, "stderr.log"), "err")
+        await runtime.remove(handle)
+
+    asyncio.run(story())
+
+
+def test_an_engine_that_is_no_manager_says_what_to_do(bench: SwarmBench, swarm: Swarm):
+    async def story() -> None:
+        runtime = bench.driver()
+        swarm.engines[0].docker("swarm", "leave", "--force")
+        try:
+            seen = await runtime.probe()
+            assert not seen.available
+            assert "docker swarm init" in seen.notes[0]
+            with pytest.raises(Unavailable):
+                await runtime.start(bench.launch(1))
+            with pytest.raises(Unknown):
+                await runtime.recover(1)
+        finally:
+            swarm.join()
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_an_image_runs_anywhere_in_the_swarm_and_is_moved_from_a_lost_node(tmp_path: Path):
+    """Three engines and a registry between them."""
+
+    async def story(swarm: Swarm, registry: str) -> None:
+        manager = swarm.engines[0]
+        manager.import_busybox("web:1")
+        manager.docker("node", "update", "--availability", "drain", swarm.node_of(manager))
+        manager.docker("swarm", "update", "--dispatcher-heartbeat", "1s")
+        bench = SwarmBench(tmp_path)
+        settings = Settings("test", platform_of(tmp_path), tmp_path, 61000, 4 << 20, registry)
+        runtime = SwarmRuntime(Engine(manager.url), settings)
+        serves = "mkdir /w; echo hello >/w/index.html; echo up; exec httpd -f -p $PORT -h /w"
+        launch = replace(bench.launch(1), command=serves, env={"PORT": "8123"}, image="web:1", may_move=True)
+        handle = await runtime.start(launch)
+        first = await runtime.endpoint(handle)
+        assert first is not None
+        assert first.host in [host.address for host in swarm.hosts.hosts[1:]]
+        await until(lambda: answers(first.host, first.port), 20)
+        assert (await runtime.stats(handle)).memory_bytes is None
+        waiting = asyncio.create_task(runtime.wait(handle))
+        await until(lambda: holds(lambda: "up" in bench.said(1)), 20)
+        lost = next(host for host in swarm.hosts.hosts if host.address == first.host)
+        lost.cut()
+
+        async def moved() -> bool:
+            try:
+                now = await runtime.endpoint(handle)
+            except Unknown:
+                return False
+            return now is not None and now.host != first.host and await answers(now.host, now.port)
+
+        await until(moved, 90)
+        assert not waiting.done()  # to the agent it has run all the time
+        lost.join()
+        await runtime.stop(handle)
+        await asyncio.wait_for(waiting, 30)
+        await runtime.remove(handle)
+        assert await runtime.strays() == {}
+        await runtime.leave()
+        await runtime.close()
+
+    insecure = "--insecure-registry=10.0.0.0/8"
+    with Swarm("osw3", 3, insecure) as swarm, ImageRegistry(address=swarm.hosts.here) as registry:
+        asyncio.run(story(swarm, registry.host))

@@ -1,0 +1,63 @@
+"""A Docker Swarm of our own for tests and trials: engines in network namespaces, joined by one bridge.
+
+Owns the namespaces and the engines. Swarm's ports and the bridge it makes are one to a network namespace, so that
+engines beside each other, and other tests, need one each.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from omni.testing import docker_engine, hosts
+from omni.testing.docker_engine import DockerEngine
+from omni.testing.hosts import Hosts, NoNamespaces
+
+
+def missing() -> str:
+    """Why no swarm can be had here; empty when one can."""
+    if why := docker_engine.missing():
+        return why
+    try:
+        hosts.refuse_where_forbidden()
+    except NoNamespaces as error:
+        return str(error)
+    return ""
+
+
+class Swarm:
+    """`with Swarm("trial", 3) as swarm: swarm.engines[0].docker("node", "ls")`; the first is the manager."""
+
+    def __init__(self, name: str, count: int = 1, *options: str) -> None:
+        self.hosts = Hosts(name, count)
+        self._options = options  # of dockerd
+        self.engines = [DockerEngine(Path(tempfile.mkdtemp(prefix="os-")), host) for host in self.hosts.hosts]
+
+    def __enter__(self) -> Swarm:
+        try:
+            self.hosts.__enter__()
+            for engine in self.engines:
+                engine.start(*self._options)
+            self.join()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for engine in self.engines:
+            engine.stop()
+        self.hosts.remove()
+
+    def join(self) -> None:
+        manager, *workers = zip(self.engines, self.hosts.hosts, strict=True)
+        address = manager[1].address
+        manager[0].docker("swarm", "init", "--advertise-addr", address, "--listen-addr", f"{address}:2377")
+        if workers:
+            token = manager[0].docker("swarm", "join-token", "--quiet", "worker").strip()
+        for engine, host in workers:
+            engine.docker("swarm", "join", "--token", token, "--advertise-addr", host.address, f"{address}:2377")
+
+    def node_of(self, engine: DockerEngine) -> str:
+        """Its id in the swarm."""
+        return engine.docker("info", "--format", "{{.Swarm.NodeID}}").strip()
