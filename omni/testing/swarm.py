@@ -6,7 +6,9 @@ engines beside each other, and other tests, need one each.
 
 from __future__ import annotations
 
+import os
 import tempfile
+import zlib
 from pathlib import Path
 
 from omni.testing import docker_engine, hosts
@@ -29,7 +31,8 @@ class Swarm:
     """`with Swarm("trial", 3) as swarm: swarm.engines[0].docker("node", "ls")`; the first is the manager."""
 
     def __init__(self, name: str, count: int = 1, *options: str) -> None:
-        self.hosts = Hosts(name, count)
+        number = zlib.crc32(f"{name} {os.getpid()}".encode())  # two of one process are beside each other
+        self.hosts = Hosts(name, count, f"10.{192 + number % 8}.{number // 8 % 250}")
         self._options = options  # of dockerd
         self.engines = [DockerEngine(Path(tempfile.mkdtemp(prefix="os-")), host) for host in self.hosts.hosts]
 
