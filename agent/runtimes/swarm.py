@@ -151,7 +151,7 @@ class SwarmRuntime(Runtime):
                 raise Unknown(str(error)) from error
             if seen.state == "running" or (seen.state == "ended" and seen.container):
                 return
-            late = clock() > (fetched_by if tasks.state_of(seen) == "preparing" else placed_by)
+            late = clock() > (placed_by if tasks.is_unplaced(seen) else fetched_by)
             if seen.state == "ended" or late:
                 with contextlib.suppress(EngineError):
                     await self._services.remove(str(handle["service"]))

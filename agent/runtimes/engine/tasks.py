@@ -75,8 +75,9 @@ def judge(tasks: Sequence[Task], down: Collection[str] = ()) -> Verdict:
     return Verdict("absent")
 
 
-def state_of(verdict: Verdict) -> str:
-    return _state(verdict.task) if verdict.task else ""
+def is_unplaced(verdict: Verdict) -> bool:
+    """Whether Swarm has found no node for it yet."""
+    return verdict.task is None or _state(verdict.task) in ("new", "allocated", "pending")
 
 
 def digest(tasks: Sequence[Task]) -> tuple[tuple[str, str, str], ...]:
