@@ -94,7 +94,7 @@ def test_headers_streams_uploads_and_websockets_pass_through(bed: Bed, control: 
         assert b" 101 " in sock.recv(4096).split(b"\r\n")[0]
         for word in (b"one", b"two"):
             sock.sendall(word)
-            assert sock.recv(4096) == word
+            assert sock.recv(len(word), socket.MSG_WAITALL) == word
 
 
 @pytest.mark.parametrize("keep_alive", [True, False], ids=["keep-alive", "new connections"])

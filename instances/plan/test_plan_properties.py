@@ -167,8 +167,9 @@ def test_every_plan_of_every_history_keeps_the_promises_and_settles(events, stra
     for row in list(world.instances.values()):  # an unhealthy one gets well or crashes, sooner or later
         if row.status == "running" and row.health != "healthy":
             world.instances[row.id] = replace(row, status="running", health="healthy")
-    if world.deployment is not None:  # whoever paused it goes on, whoever promotes by hand does
-        world.deployment = by_hand("promote", world)
+    if world.deployment is not None:  # whoever paused it goes on, and then whoever promotes by hand does
+        for verb in ("resume", "promote"):
+            world.deployment = by_hand(verb, world)
         world.deployment = replace(world.deployment, paused=False, promoted=True, progress_at=world.now, compared=None)
     failures, world.watched_since = len(world.failures), world.now  # a new leader
     settle(world)
