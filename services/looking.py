@@ -35,6 +35,7 @@ class Looks:
     """What successive looks need of each other: the streaks of parts."""
 
     _streaks: dict[str, Streak] = field(default_factory=dict)
+    _words: dict[str, str] = field(default_factory=dict)  # of the verdict, not of an answer that has not turned it yet
 
     def take(self, parts: Mapping[str, PartSeen], services: Sequence[Watched]) -> None:
         """One more observation of the parts."""
@@ -44,12 +45,17 @@ class Looks:
                 if seen.outcome is None:
                     self._streaks.pop(service.name, None)
                     continue
-                self._streaks[service.name] = streaks.after(
+                after = self._streaks[service.name] = streaks.after(
                     before, seen.outcome, service.healthy_threshold, service.unhealthy_threshold
                 )
+                if after.verdict == seen.outcome:
+                    self._words[service.name] = seen.detail
 
     def verdict(self, service: Watched) -> Streak:
         return self._streaks.get(service.name, Streak())
+
+    def words(self, service: Watched) -> str:
+        return self._words.get(service.name, "")
 
 
 def look(
@@ -60,7 +66,6 @@ def look(
     nodes: Sequence[str],
     readings: Readings,
     looks: Looks,
-    parts: Mapping[str, PartSeen],
     beats: Mapping[int, Beat] | None,
     able_since: float,
 ) -> Assessment:
@@ -71,8 +76,7 @@ def look(
         expected = 1
     elif service.type == "part":
         verdict = looks.verdict(service).verdict
-        seen = parts.get(service.spec["part"])
-        told = [Reading(LEADER, verdict, seen.detail if seen else "")] if verdict != "unknown" else []
+        told = [Reading(LEADER, verdict, looks.words(service))] if verdict != "unknown" else []
         expected = 1
     else:
         named = service.spec.get("node")

@@ -206,6 +206,9 @@ def test_the_platforms_own_parts_are_services_of_the_same_kind(leader):
         leader.tick()
     assert state(service) == "unhealthy"
     assert Alert.objects.get().service_name == "platform:broker"
+    leader.parts = {"broker": PartSeen("passing", "answers")}
+    leader.tick()  # one good answer does not turn it, and its words do not contradict it
+    assert leader.watch._known[service.pk].memory.detail.endswith("TimeoutError")
 
 
 def test_a_heartbeat_that_stays_away_is_unhealthy_and_comes_back(leader):

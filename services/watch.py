@@ -68,7 +68,7 @@ class Watch:
         parts = self.parts()
         self._looks.take(parts, self._services)
         self.board.read()
-        self._look(now, parts)
+        self._look(now)
         standings.tell(self._records())
         if reachable:
             self._write(now)
@@ -103,13 +103,13 @@ class Watch:
             kept[service.id] = known or _Known(service.stored, service.stored, now)
         self._known = kept
 
-    def _look(self, now: float, parts: Mapping[str, PartSeen]) -> None:
+    def _look(self, now: float) -> None:
         able_since = self._able_since if self._able_since is not None else now
         for service in self._services:
             known = self._known[service.id]
             found = look(
                 service, known.memory, now, nodes=self._nodes, readings=self.board.readings, looks=self._looks,
-                parts=parts, beats=self._beats, able_since=able_since,
+                beats=self._beats, able_since=able_since,
             )  # fmt: skip
             known.memory, known.votes = remember(known.memory, found, now), found.votes
 

@@ -169,8 +169,10 @@ class Engine:
 
     def _take(self, one: _Watched, answer: Answer, latency_ms: float) -> None:
         check = one.check
-        one.at_us, one.detail, one.latency_ms = clock.wall_us(), answer.detail, round(latency_ms, 3)
+        one.at_us, one.latency_ms = clock.wall_us(), round(latency_ms, 3)
         one.streak = streaks.after(one.streak, answer.outcome, check.healthy_threshold, check.unhealthy_threshold)
+        if answer.outcome == one.streak.verdict:  # else the words would contradict the verdict, which still stands
+            one.detail = answer.detail
         self.history.add(check.id, one.at_us, answer.outcome, latency_ms, answer.detail)
         if _news(one):
             self._changed()

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.checks import asking, streaks
-from agent.checks.asking import Asker
+from agent.checks.asking import Answer, Asker
 from agent.checks.engine import Engine
 from agent.checks.history import KEPT_MOST, LENGTH_US, History
 from agent.checks.messages import Check
@@ -329,6 +329,17 @@ def test_the_engine_tells_a_change_once_and_forgets_what_is_no_longer_wanted():
         running.cancel()
 
     asyncio.run(run())
+
+
+def test_the_words_are_those_of_the_verdict_not_of_a_check_that_has_not_turned_it():
+    engine = Engine("n")
+    engine.apply([check("tcp", host="10.0.0.1", port=1, id=1, healthy_threshold=2, unhealthy_threshold=2)], HERE)
+    (one,) = engine._watched.values()
+    said = []
+    for outcome in ("passing", "passing", "failing", "failing", "passing", "passing"):
+        engine._take(one, Answer(outcome, outcome), 1.0)
+        said += [(seen.verdict, seen.detail) for seen in engine.everything()]
+    assert said == [("passing", "passing")] * 2 + [("failing", "failing")] * 2 + [("passing", "passing")]
 
 
 def test_a_check_that_hangs_holds_up_no_other():

@@ -37,6 +37,8 @@ class ServiceViewSet(api.ServiceViewSet):
         items = [_shown(name, record) for name, record in sorted(last_known().items())]
         if state := request.query_params.get("state"):
             items = [item for item in items if item["state"] == state]
+        if text := request.query_params.get("q"):
+            items = [item for item in items if text in item["name"]]
         body = {"items": items, "next": None, "previous": None}
         return Response(body, headers=freshness(seen, index.seen(0)))
 
