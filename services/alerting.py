@@ -14,12 +14,15 @@ from services.decision import State
 
 Severity = Literal["info", "warning", "critical"]
 Trouble = Literal["failing", "warning"]
+_SLACK_S = 3.0  # until a verdict is told and looked at
+_LONGEST_S = 60.0  # no alert waits longer, however seldom its dependencies are looked at
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A service as alerts see it. `since`: when its trouble began, seconds since the epoch."""
+    """A service as alerts see it. `since`: when its trouble was seen, seconds since the epoch; what happens to it is
+    seen after `soonest_s` at the earliest and `latest_s` at the latest: intervals, thresholds and time-outs differ."""
 
     id: int
     name: str
@@ -30,6 +33,8 @@ class Watched:
     flapping: bool = False
     since: float = 0.0
     depends_on: tuple[str, ...] = ()
+    soonest_s: float = 0.0
+    latest_s: float = 0.0
 
     @property
     def trouble(self) -> Trouble | None:
@@ -117,11 +122,19 @@ def _one(
         return [] if alert is None else [Resolve(alert.id, "grouped", by_name[top].id)]
     severity: Severity = service.severity if service.trouble == "failing" else _lower(service.severity)
     if alert is None:
-        waits = group_s if service.depends_on else 0.0
+        waits = _patience_s(service, by_name, group_s)
         return [Open(service.id, severity, service.detail, affected)] if now - service.since >= waits else []
     if (alert.severity, alert.detail, alert.affected) == (severity, service.detail, affected):
         return []
     return [Update(alert.id, severity, service.detail, affected)]
+
+
+def _patience_s(service: Watched, by_name: Mapping[str, Watched], group_s: float) -> float:
+    """So long a dependency that died at the same moment may need to be seen failing, and at least `group_s`."""
+    if not service.depends_on:
+        return 0.0
+    latest = max((by_name[name].latest_s for name in service.depends_on if name in by_name), default=0.0)
+    return max(group_s, min(latest - service.soonest_s + _SLACK_S, _LONGEST_S))
 
 
 def root(name: str, by_name: Mapping[str, Watched]) -> str:

@@ -116,3 +116,15 @@ def test_a_minority_that_fails_is_no_alert_and_a_certificate_that_ends_soon_is_a
 def test_flapping_keeps_one_alert_open():
     flapping = service(1, "a", "degraded", reason="flapping", flapping=True)
     assert plan([flapping], [Standing(5, 1, "critical", "")], NOW, 0) == []
+
+
+def test_a_dependency_that_is_looked_at_later_still_speaks_for_what_died_with_it():
+    """Ten seconds between two checks: what needs the database may be seen failing thirteen seconds before it."""
+    timing = {"soonest_s": 20.0, "latest_s": 33.0}
+    shop = Watched(1, "shop", "unhealthy", since=100.0, depends_on=("db",), **timing)
+    well, dead = Watched(2, "db", "healthy", **timing), Watched(2, "db", "unhealthy", since=113.0, **timing)
+    assert plan([shop, well], [], 115.0, 10.0) == []
+    assert [action.service_id for action in plan([shop, dead], [], 116.0, 10.0)] == [2]
+    assert [action.service_id for action in plan([shop, well], [], 116.0, 10.0)] == [1]
+    seldom = Watched(2, "db", "healthy", soonest_s=0.0, latest_s=86_400.0)
+    assert [action.service_id for action in plan([shop, seldom], [], 160.0, 10.0)] == [1]

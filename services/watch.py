@@ -157,7 +157,8 @@ class Watch:
         memory = self._known[service.id].memory
         return Troubled(
             service.id, service.name, memory.state, service.severity, memory.reason, memory.detail, memory.flapping,
-            memory.since, service.depends_on,
+            memory.since, service.depends_on, service.interval_s * (service.unhealthy_threshold - 1),
+            service.interval_s * service.unhealthy_threshold + service.timeout_s,
         )  # fmt: skip
 
     def _records(self) -> dict[str, dict[str, str]]:

@@ -224,7 +224,9 @@ class Alerts(Section):
     smtp_user: str = key("", "log-in at the mail server; empty: none")
     smtp_password: SecretStr = key(SecretStr(""), "its password")
     group_s: Annotated[float, Field(ge=0, le=3600)] = key(
-        10.0, "an alert of a service waits so long for one of its dependencies to fail, which then speaks for it"
+        10.0,
+        "an alert of a service waits at least so long for one of its dependencies to be seen failing, which then "
+        "speaks for it",
     )
 
 

@@ -133,7 +133,7 @@ def one(request: HttpRequest, actor: Actor, service: int) -> Page:
         "waits": _waits(found, runs, any(one.service_id == found.pk for one in active)),
         "below": _neighbours(Q(name__in=found.depends_on)) if found.depends_on else [],
         "above_it": _dependents(found),
-        "events": happened.told(_events(found.pk)),
+        "events": [{**one, "text": _here(one["text"], found.name)} for one in happened.told(_events(found.pk))],
         "may": "platform:write" in actor.scopes,
     }
     return Page("service.html", found.name, values, live=4, above=(("Services", "/admin/service/"),))
@@ -193,6 +193,12 @@ def _neighbours(condition: Q) -> list[Service]:
 def _dependents(service: Service) -> list[Service]:
     rows = Service.objects.annotate(on=Cast(F("depends_on"), TextField())).filter(on__contains=f'"{service.name}"')
     return list(rows.order_by("name")[:_NEIGHBOURS])
+
+
+def _here(text: str, name: str) -> str:
+    """On its own page a service is not named again."""
+    rest = text.removeprefix(f"Service {name}").lstrip(": ")
+    return rest[:1].upper() + rest[1:]
 
 
 def _events(service_id: int) -> list[Event]:
