@@ -106,7 +106,7 @@ if [ "$MODE" = fast ]; then
 else
   NEED_MYSQLCLIENT=1
 fi
-prepare_environment requirements.txt requirements-dev.txt || exit 1
+prepare_environment requirements.txt requirements-dev.txt requirements-tracing.txt || exit 1
 if [ "$MODE" != fast ]; then install_servers || exit 1; fi
 TIMES+=("$(printf '%-28s %4d s' "installs" $((SECONDS - begun)))")
 

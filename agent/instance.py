@@ -33,7 +33,7 @@ from agent.runtimes.base import (
     Unknown,
 )
 from agent.store import SWEPT, Store
-from observing import journal
+from observing import journal, tracing
 
 log = logging.getLogger(__name__)
 
@@ -174,17 +174,23 @@ class Instance:
 
     async def _start(self) -> None:
         wished = self.record.assignment
+        with tracing.span("start instance", kind="consumer", instance=wished.id, app=wished.app, slot=wished.slot):
+            await self._start_as(wished)
+
+    async def _start_as(self, wished: Assignment) -> None:
         try:
             if wished.release.kind == "image" and self.runtime.name == "process":
                 raise Refused("the release is an image, and the app's runtime is process")
-            await self._around.packages.ensure(wished.release)
+            with tracing.span("package", version=wished.release.version):
+                await self._around.packages.ensure(wished.release)
             if self.record.assignment != wished:
                 return  # the wish changed while the package was on its way
             port = self._around.ports.choose(set(self._around.taken()) - {self.record.port}, self.record.port)
             self.tail.start_over()
             address = f"{self._around.address}:{port}"
             self._keep(lifecycle.starting(self.record, port, address, self.tail.sizes()))
-            handle = await self.runtime.start(self._launch())
+            with tracing.span("runtime", runtime=self.runtime.name):
+                handle = await self.runtime.start(self._launch())
             self._keep(lifecycle.started(self.record, handle, clock.monotonic(), clock.rfc3339()))
             self._endpoint = None
             self._attend()

@@ -31,7 +31,7 @@ from agent.store import Store
 from agent.supervisor import Supervisor
 from agent.sync import Assigner, Reporter
 from agent.volumes import Volumes
-from observing import journal
+from observing import journal, tracing
 from sandbox.engines import OFF
 from sandbox.probe import Facts, probe
 
@@ -145,6 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     if lock is None:
         log.error("another agent of node %s is running (%s)", config.node, config.state_dir)
         return 3
+    tracing.configure("agent", config.node)
     facts = host.with_filter(config, probe(config.bwrap_bin or None))
     log.info("node %s: isolation %s, limits %s, network %s", config.node, facts.isolation, facts.limits, facts.network)
     asyncio.run(_until_signalled(Agent(config, facts, arguments.config)))

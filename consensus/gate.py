@@ -26,6 +26,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from consensus import event_rows, fence, full_disk, sqlite_lock
 from consensus.lease import ConsensusUnavailable, Held, Lease
+from observing import tracing
 from omni.kernel import clock, failpoints, measures, pipeline
 from omni.kernel.context import Actor, request_id
 from omni.kernel.errors import DatabaseUnavailable, NoLeader, NotLeader, OutcomeUnknown, StorageFull
@@ -147,7 +148,8 @@ def run(
     for attempt in range(1, _TRIES + 2):
         tx = Transaction(actor, cause, clock.now(), held.epoch, fresh=fresh)
         try:
-            result = _once(tx, verb, held, using)
+            with tracing.span("commit", cause=cause, actor=actor.label):
+                result = _once(tx, verb, held, using)
         except OperationalError as error:
             if attempt >= _TRIES or not _another_try(error, attempt, connections[using]):
                 raise DatabaseUnavailable(f"the database refused the transaction: {_brief(error)}") from error

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from observing import tracing
 from releases import image_archive
 from releases.build_errors import BuildFailed, BuildStopped
 from releases.build_sandbox import MIB, BuildSandbox, Room
@@ -128,7 +129,8 @@ def _step(work: Work, name: StepName) -> Iterator[None]:
     work.steps.started(name)
     work.keeper.tell()
     try:
-        yield
+        with tracing.span(f"build: {name}"):
+            yield
     except BaseException as error:
         work.steps.ended("cancelled" if isinstance(error, BuildStopped) else "failed")
         raise

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from celery import shared_task, signals
 from celery.exceptions import SoftTimeLimitExceeded
 
+from observing import tracing
 from omni.kernel import config as configuration
 from omni.kernel.context import on_behalf_of
 from releases import engine_door, pipeline, worker_given, worker_sweep
@@ -109,10 +111,15 @@ def build(build_id: int) -> None:
         except (WorkerClientError, ValueError) as error:
             log.warning("build %s was not claimed, the relay will ring again: %s", build_id, error)
             return
-        with on_behalf_of(claim.request_id):
+        with on_behalf_of(claim.request_id), _traced(claim):
             log.info("build %s of %s %s: attempt %s", claim.build_id, claim.app, claim.version, claim.attempt)
             outcome = attempt(plane, claim, settings)
             log.info("build %s: %s", claim.build_id, outcome.outcome if outcome else "the lease was lost")
+
+
+def _traced(claim: Claim) -> AbstractContextManager[object]:
+    return tracing.span("build", kind="consumer", build=claim.build_id, app=claim.app, version=claim.version,
+                        attempt=claim.attempt)  # fmt: skip
 
 
 def attempt(plane: ControlPlane, claim: Claim, settings: WorkerSettings) -> Outcome | None:
@@ -237,5 +244,15 @@ def _close_worker(**_: Any) -> None:
         return
 
 
+def _open_child(**_: Any) -> None:
+    tracing.configure("worker", worker_settings().name)  # in the child: the exporter's thread does not survive a fork
+
+
+def _close_child(**_: Any) -> None:
+    tracing.close()
+
+
 signals.worker_init.connect(_open_worker)
+signals.worker_process_init.connect(_open_child)
+signals.worker_process_shutdown.connect(_close_child)
 signals.worker_shutdown.connect(_close_worker)

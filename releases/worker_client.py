@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from observing import tracing
 from releases.contract import Claim, Outcome, Package, Renewed, Step, claim_from, renewed_from
 
 CHUNK = 256 * 1024
@@ -75,6 +76,7 @@ class ControlPlane:
             timeout=timeout_s, trust_env=False, follow_redirects=False, verify=tls or True
         )
         self._client.headers["Authorization"] = f"Bearer {token}"
+        self._client.event_hooks["request"].append(_name_span)
 
     def on_behalf_of(self, request_id: str) -> None:
         """What is asked from now on belongs to that request: an upload, whose build this is."""
@@ -177,6 +179,12 @@ class ControlPlane:
         if self._members[0] != member:
             self._members.remove(member)
             self._members.insert(0, member)
+
+
+def _name_span(request: httpx.Request) -> None:
+    """Where traces are on: what is asked for within a build hangs from the build."""
+    if span := tracing.here():
+        request.headers[tracing.HEADER] = span
 
 
 def tls_context(folder: str) -> ssl.SSLContext | None:

@@ -20,6 +20,7 @@ from consensus.page import PageWriter
 from consensus.raft.client import CommandRefused, CommandUnknown, RaftClient
 from consensus.raft.page import RaftPage
 from consensus.static import StaticLease
+from observing import tracing
 from omni.daemon.announcing import Announcer
 from omni.daemon.bootstrap import bootstrap
 from omni.daemon.claims import FenceClaims
@@ -73,6 +74,7 @@ class LeaderWork:
 class Daemon:
     def __init__(self) -> None:
         config = self._config = settings.CONFIG
+        tracing.configure("daemon", config.me.id)
         self._elected = len(config.members) > 1
         self._stopping = False
         self._successor: str | None = None

@@ -17,7 +17,8 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from omni.front import following, intake, sharing, watching
+from observing import tracing
+from omni.front import following, intake, sharing, traced, watching
 from omni.front.copying import Copying, missing
 from omni.front.door import Door
 from omni.front.forwarding import Forwarder, Times, buffered, settled, was_refused
@@ -42,7 +43,6 @@ _ASIDE = re.compile(r"/health(/ready)?|/cluster/(status|members)")
 _ASIDE_THREADS = 2
 _DISCARDED, _DISCARD_S = 64 << 20, 2.0
 _FIRST_PAUSE_S = 0.02
-_OURS = re.compile(r"/(agent|internal)/")  # what nodes and workers report all the time
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 _LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server that listens everywhere is reached
 _log = logging.getLogger("omni.front")
@@ -80,6 +80,7 @@ class Front:
 
         config = settings.CONFIG
         self._config = config
+        tracing.configure("web", config.me.id)
         self._index, self._leader_name, self._route_of = index, leader_name, name_of
         times, limits = config.timings, config.limits
         hop = Hop(keys.derive(keys.cluster_secret(config), "forward"), config.me.id)
@@ -140,20 +141,12 @@ class Front:
         request = Request.of(scope, receive)
         begun = time.perf_counter()
         _name(request)
-        try:
-            answer = await self._answer(request)
-        except OmniError as error:
-            answer = self._refuse(request, error)
-        except BodyTooLarge:
-            answer = self._refuse(request, TooLarge("The body is larger than this endpoint takes."))
-        except (ClientGone, ClientIdle):
-            answer = self._refuse(request, Malformed("The body did not come whole.", code="truncated"))
-        except Exception:
-            _log.exception("the front failed on %s %s", request.method, request.path)
-            answer = self._refuse(request, OmniError("Something went wrong on our side."))
+        with traced.request_span(request, self._route_of(request.path), self._config.me.id) as span:
+            answer = await self._answer_or_refuse(request)
+            traced.answered(span, answer)
         took_s = time.perf_counter() - begun
         self._count(request, answer, took_s)
-        if request.is_write and not _OURS.match(request.path):
+        if request.is_write and not traced.OURS.match(request.path):
             where = "forwarded here" if request.extra.get("omni.forwarded") else "received"
             _log.info("%s %s (%s): %d in %.0f ms", request.method, request.path, where, answer.status, took_s * 1000)
         if answer.status >= 400:
@@ -162,6 +155,19 @@ class Front:
             await _while_heard(request, answer.send(send))
         else:
             await answer.send(send, head=request.method == "HEAD")
+
+    async def _answer_or_refuse(self, request: Request) -> Answer:
+        try:
+            return await self._answer(request)
+        except OmniError as error:
+            return self._refuse(request, error)
+        except BodyTooLarge:
+            return self._refuse(request, TooLarge("The body is larger than this endpoint takes."))
+        except (ClientGone, ClientIdle):
+            return self._refuse(request, Malformed("The body did not come whole.", code="truncated"))
+        except Exception:
+            _log.exception("the front failed on %s %s", request.method, request.path)
+            return self._refuse(request, OmniError("Something went wrong on our side."))
 
     def _count(self, request: Request, answer: Answer, took_s: float) -> None:
         """A request counts where it came in. How long somebody wanted to wait says nothing about us."""
@@ -321,7 +327,7 @@ class Front:
 
 def _name(request: Request) -> None:
     """Every request has its id before anything is done for it, so that the member it is forwarded to knows it, too."""
-    given = request.headers.get("request-id", "")
+    given = request.headers.get("request-id") or tracing.request_id_of(request.headers.get(tracing.HEADER, ""))
     request.headers["request-id"] = given if is_request_id(given) else new_request_id()
     request_id.set(request.headers["request-id"])  # of this request's own task
 

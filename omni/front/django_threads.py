@@ -6,20 +6,24 @@ Owns the translation between a front `Request` and Django's WSGI handler. Nothin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, cast
 
 from django.conf import settings
 
+from observing import tracing
 from omni.front.requests import Answer, Request
 from omni.kernel import measures
 from omni.kernel.context import on_behalf_of
 from omni.kernel.errors import Malformed
 
 _STREAM_CHUNK = 1 << 18
+_UNTRACED = contextlib.nullcontext()
 
 
 class DjangoThreads:
@@ -38,16 +42,17 @@ class DjangoThreads:
         loop = asyncio.get_running_loop()
         environ = _environ(request, body)
         with measures.in_django.track_inprogress():
-            response = await loop.run_in_executor(self._pool, self._respond, environ)
+            response = await loop.run_in_executor(self._pool, self._respond, environ, tracing.here())
         headers = [(name, value) for name, value in response.items()]
         headers += [("set-cookie", cookie.OutputString()) for cookie in response.cookies.values()]
         if response.streaming:
             return Answer(response.status_code, headers, stream=self._stream(response))
         return Answer(response.status_code, headers, response.content)
 
-    def _respond(self, environ: dict[str, Any]) -> Any:
+    def _respond(self, environ: dict[str, Any], span: str) -> Any:
         self._check_idle_connections()
-        with on_behalf_of(environ.get("HTTP_REQUEST_ID", "")), self._caught_up(environ):
+        request_id = environ.get("HTTP_REQUEST_ID", "")
+        with on_behalf_of(request_id), self._caught_up(environ), _web_span(span):
             return self._answered(environ)
 
     def _answered(self, environ: dict[str, Any]) -> Any:
@@ -80,6 +85,11 @@ class DjangoThreads:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _web_span(parent: str) -> AbstractContextManager[Any]:
+    """Below the front's span, which is another thread's."""
+    return tracing.span("web", parent=parent) if parent else _UNTRACED
 
 
 def _environ(request: Request, body: bytes) -> dict[str, Any]:

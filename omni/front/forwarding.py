@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import orjson
 
+from observing import tracing
 from omni.front.hop import HEADER, Hop
 from omni.front.leaders import Leaders, Superseded
 from omni.front.requests import Answer, BodyTooLarge, Request
@@ -112,7 +113,8 @@ class Forwarder:
             if leader == self.leaders.me:
                 return None
             try:
-                answer = await self.leaders.during(leader, self._send(request, leader, body))
+                with tracing.span("forward", kind="client", leader=leader):
+                    answer = await self.leaders.during(leader, self._send(request, leader, body))
             except ConnectFailed as error:
                 self.leaders.avoid(leader)
                 if not body.can_be_sent_again:
@@ -171,6 +173,8 @@ class Forwarder:
         headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}
         headers.setdefault("host", f"{request.server[0]}:{request.server[1]}")
         headers[HEADER] = self.hop.sign(request)
+        if span := tracing.here():
+            headers[tracing.HEADER] = span
         if body.announced is not None:
             headers["content-length"] = str(body.announced)
         else:

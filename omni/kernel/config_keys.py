@@ -290,6 +290,9 @@ class Keys(Section):
     )
     log_format: Literal["text", "json"] = key("text", "format of the processes' own logs")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = key("INFO", "what they write")
+    tracing_endpoint: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = key(
+        "", "OpenTelemetry collector (OTLP/HTTP, `http://host:4318`) for traces; needs requirements-tracing.txt"
+    )
 
     limits: Limits = Limits()
     timings: Timings = Timings()

@@ -117,7 +117,8 @@ def _environment(config: Config, role: str, member: Member | None = None) -> dic
         "PYTHONUNBUFFERED": "1",
         "MALLOC_ARENA_MAX": "2",  # glibc's arena per thread would cost tens of MiB in a threaded server
     }
-    return given | ({"OMNI_NODE": member.id} if member else {})
+    traced = {"OMNI_TRACING_ENDPOINT": config.tracing_endpoint} if config.tracing_endpoint else {}
+    return given | traced | ({"OMNI_NODE": member.id} if member else {})
 
 
 def migrations(config: Config) -> list[ProcessSpec]:
