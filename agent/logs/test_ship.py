@@ -1,0 +1,78 @@
+"""One app that writes far too much: it is slowed and told how many lines are missing, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from agent import clock
+from agent.logs.ship import BATCH_LINES, LOOK_S, POST_BYTES, Shipper
+from agent.logs.tail import CHUNK, Tail
+
+RATE, ALLOWED, BURST = 50_000, 3_000, 10_000
+_NOTE = re.compile(r"\[omni\] (\d+) lines dropped")
+
+
+class Receiver:
+    """The control plane, as far as lines go: stores what comes, in its order."""
+
+    def __init__(self) -> None:
+        self.lines: dict[int, list[str]] = {}
+        self.largest = 0
+
+    async def post(self, path: str, body: bytes, timeout_s: float) -> dict[str, Any]:
+        assert path == "/agent/logs"
+        self.largest = max(self.largest, len(body))
+        acked = {}
+        for batch in orjson.loads(body)["batches"]:
+            kept = self.lines.setdefault(batch["instance_id"], [])
+            assert batch["first_seq"] == len(kept) + 1, "no gap, no repeat"
+            kept += [text for _, _, text in batch["lines"]]
+            acked[str(batch["instance_id"])] = len(kept)
+        return {"acked": acked}
+
+
+def test_a_flood_is_slowed_and_counted_while_the_neighbours_lines_go_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, receiver = [1000.0], Receiver()
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    shipper = Shipper("n", receiver, ALLOWED, BURST)  # type: ignore[arg-type]
+    folders = {number: tmp_path / str(number) for number in (1, 2)}
+    for number, folder in folders.items():
+        folder.mkdir()
+        (folder / "stdout.log").touch()
+        shipper.add(number, 1, Tail(folder, 1 << 20), lambda: None)
+    seconds, written, each = 6, 0, int(RATE * LOOK_S)
+    for look in range(int(seconds / LOOK_S)):
+        with (folders[1] / "stdout.log").open("a") as loud, (folders[2] / "stdout.log").open("a") as neighbour:
+            loud.writelines(f"line {number}\n" for number in range(written + 1, written + each + 1))
+            neighbour.write(f"tick {look}\n")
+        written += each
+        while asyncio.run(shipper.round()):
+            pass
+        assert receiver.lines[2][-1] == f"tick {look}", "the neighbour waits for nobody"
+        now[0] += LOOK_S
+    assert len(receiver.lines[1]) <= BURST + ALLOWED * seconds + BATCH_LINES, "held to its rate"
+    assert receiver.largest <= POST_BYTES + 2 * CHUNK
+    told, missing = counted(receiver.lines[1])
+    assert told == missing > 0
+
+
+def counted(lines: list[str]) -> tuple[int, int]:
+    """(lines that are said to be dropped, lines that are missing before the last one)."""
+    told = last = missing = 0
+    for line in lines:
+        if note := _NOTE.match(line):
+            told += int(note[1])
+        else:
+            number = int(line.split()[1])
+            missing += number - last - 1
+            last = number
+            assert told == missing, "what is missing is counted where it is missing"
+    return told, missing
