@@ -72,6 +72,12 @@ def test_what_is_done_later_hangs_from_the_first_span(spans: Any) -> None:
     }
 
 
+def test_what_reports_all_the_time_is_not_traced_although_it_names_a_request(spans: Any) -> None:
+    with journal.on_behalf_of("req_3"), tracing.quiet(), tracing.span("forward"), tracing.span("commit"):
+        assert tracing.here() == ""
+    assert spans.get_finished_spans() == ()
+
+
 def test_a_span_of_another_trace_is_nobodys_parent(spans: Any) -> None:
     with journal.on_behalf_of("req_2"), tracing.span("x", parent=f"00-{TRACE}-{CALLER}-01"):
         pass

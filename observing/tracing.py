@@ -30,6 +30,7 @@ _GIVEN = re.compile(r"tr-([0-9a-f]{32})-([0-9a-f]{16})")
 _PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _NOTHING: AbstractContextManager[None] = contextlib.nullcontext()
 _log = logging.getLogger("omni.tracing")
+_quiet: ContextVar[bool] = ContextVar("omni_untraced", default=False)
 _forced: ContextVar[tuple[int, int] | None] = ContextVar("omni_forced_span", default=None)
 
 
@@ -118,6 +119,20 @@ def close() -> None:
         provider.shutdown()
 
 
+def quiet() -> AbstractContextManager[Any]:
+    """Nothing inside is traced, although it is done for a request: what reports all the time."""
+    return _NOTHING if _State.tracer is None else _silence()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
 def here() -> str:
     """The current span as a `traceparent`; empty without one."""
     if _State.tracer is None:
@@ -136,7 +151,7 @@ def span(
     `first`: the one that all others of the trace hang from. `parent`: a `traceparent` that came with a call; one of
     another trace is ignored.
     """
-    if _State.tracer is None or not journal.current():
+    if _State.tracer is None or not journal.current() or _quiet.get():
         return _NOTHING
     return _span(name, kind, parent, first, {"omni.request_id": journal.current(), **attributes})
 

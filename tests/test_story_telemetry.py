@@ -153,6 +153,8 @@ def test_one_trace_runs_from_the_request_to_the_instance(
     assert first.name == "POST /app/{app}/release/{version}/upload", first
     path = _way_down(spans, first, "forward", "POST /app/{app}/release/{version}/upload", "web", "commit")
     assert path[1].node != first.node, "the leader's part is another member's"
+    for forward in (span for span in spans if span.name == "forward"):
+        assert forward.parent != first.id or forward is path[0], "a heartbeat of the worker is no part of the request"
     (build,) = [span for span in spans if span.name == "build"]
     assert (build.service, build.parent) == ("omni-worker", first.id)
     steps = {span.name for span in spans if span.parent == build.id}
@@ -171,7 +173,8 @@ def _way_down(spans: list[Span], first: Span, *names: str) -> list[Span]:
     found, above = [], first
     for name in names:
         below = [span for span in spans if span.parent == above.id and span.name == name]
-        assert below, f"no {name} below {above}"
+        seen = [(span.service, span.node[-5:], span.name, span.id, span.parent) for span in spans]
+        assert below, f"no {name} below {above}: {seen}"
         above = below[-1]
         found.append(above)
     return found

@@ -6,7 +6,6 @@ Owns the translation between a front `Request` and Django's WSGI handler. Nothin
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,6 @@ from omni.kernel.context import on_behalf_of
 from omni.kernel.errors import Malformed
 
 _STREAM_CHUNK = 1 << 18
-_UNTRACED = contextlib.nullcontext()
 
 
 class DjangoThreads:
@@ -89,7 +87,7 @@ class DjangoThreads:
 
 def _web_span(parent: str) -> AbstractContextManager[Any]:
     """Below the front's span, which is another thread's."""
-    return tracing.span("web", parent=parent) if parent else _UNTRACED
+    return tracing.span("web", parent=parent) if parent else tracing.quiet()
 
 
 def _environ(request: Request, body: bytes) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Owns the choice alone. Agents and build workers report all the time; only what t
 
 from __future__ import annotations
 
-import contextlib
 import re
 from contextlib import AbstractContextManager
 from typing import Any
@@ -20,9 +19,11 @@ _UNTRACED = re.compile(r"/static/|/health|/metrics$")
 
 def request_span(request: Request, route: str, node: str) -> AbstractContextManager[Any]:
     """Before anything is done for it; the request's id is known."""
+    if not tracing.on():
+        return tracing.quiet()
     parent, ours = request.headers.get(tracing.HEADER, ""), OURS.match(request.path) is not None
-    if not tracing.on() or _UNTRACED.match(request.path) or (ours and not parent):
-        return contextlib.nullcontext()
+    if _UNTRACED.match(request.path) or (ours and not parent):
+        return tracing.quiet()
     forwarded = hop.HEADER in request.headers
     return tracing.span(
         f"{request.method} {route}",
