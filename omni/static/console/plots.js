@@ -54,6 +54,7 @@ function marks(u, group) {
     ctx.stroke();
     // only where it has room: one label over the other tells neither
     ctx.font = 10 * devicePixelRatio + "px Inter";
+    ctx.textAlign = "left";
     const text = " " + mark.label + " ", wide = ctx.measureText(text).width, right = x + wide <= u.bbox.left + u.bbox.width;
     const from = right ? x : x - wide;
     if (from < u.bbox.left || taken.some(([a, b]) => from < b && from + wide > a)) continue;
