@@ -29,6 +29,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]
     site_title = "Omni"
     site_header = "Omni Orchestrator"
     index_title = "Platform"
+    final_catch_all_view = False  # `omni.pages.frame.nowhere` answers for what is no page
 
     def has_permission(self, request: HttpRequest) -> bool:
         user = request.user

@@ -22,6 +22,7 @@ from omni.api.events import EventViewSet
 from omni.api.metrics import MetricsViewSet
 from omni.api.platform import HealthViewSet
 from omni.api.services import ServiceViewSet
+from omni.pages import frame
 from releases.api import BuildViewSet, ReleaseViewSet
 from releases.api_internal import WorkerArtifactViewSet, WorkerBuildViewSet
 from releases.api_registries import RegistryViewSet
@@ -34,6 +35,7 @@ urlpatterns = [
     path("admin/password_change/", documents.nothing),  # /admin/account/ does it, through the gate
     path("admin/password_change/done/", documents.nothing),
     path("admin/", admin.site.urls),
+    path("admin/<path:rest>", frame.nowhere),
     path("schema", documents.Schema.as_view(), name="schema"),
     path("docs", documents.Docs.as_view(), name="docs"),
     path("docs/problems", documents.problems),

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
+from urllib.parse import quote
 
 from django.contrib import admin
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 
 from accounts.authentication import of_user
@@ -60,6 +61,14 @@ def page(scope: str) -> Callable[[View], Callable[..., HttpResponse]]:
         return wraps(view)(admin.site.admin_view(answer))
 
     return decorate
+
+
+@page("")
+def nowhere(request: HttpRequest, actor: Actor, rest: str) -> Page | HttpResponse:
+    """What is no page: said like anything else that is not there. An address without its last slash gets it."""
+    if not rest.endswith("/") and request.method == "GET":
+        return HttpResponseRedirect(f"/admin/{quote(rest)}/")
+    raise NotFound("There is no such page.")
 
 
 def refusal(error: OmniError) -> Page:

@@ -306,3 +306,11 @@ def test_a_node_says_what_waits_and_why_not_here(console: Client, home: dict[str
     make_instance(home["app"], slot=2, status="pending", placement=placement)
     page = console.get(f"/admin/nodes/{home['node'].pk}/").content.decode()
     assert "64 MiB are free, 128 wanted" in page
+
+
+def test_what_is_no_page_is_said_to_be_none(console: Client) -> None:
+    found = console.get("/admin/nowhere/")
+    assert (found.status_code, b"There is no such page." in found.content) == (404, True)
+    assert console.get("/admin/app")["Location"] == "/admin/app/"
+    assert console.get("/admin/events")["Location"] == "/admin/events/"
+    assert Client().get("/admin/nowhere/").status_code == 302
