@@ -1,16 +1,20 @@
 """Callers of one app through the ingress, at a given rate, who count whatever goes wrong.
 
 Owns the counting: keep-alive connections that ask as often as they were told to, and others that ask for something
-slow. A refused or broken connection is a failure like a 502. Runs on a thread of its own, beside what is measured.
+slow. A refused or broken connection is a failure like a 502. Runs on a thread of its own, beside what is measured; or
+where only its folder is at hand: `python -m bench.callers ADDRESS PORT RATE FILE`, which writes what it counted by now.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 TIMEOUT_S = 15.0
@@ -45,8 +49,17 @@ class Answered:
 class Callers:
     """`with Callers(port, host) as callers: callers.take()` … `callers.take()`."""
 
-    def __init__(self, port: int, host: str, *, rate: float = 250.0, connections: int = 16, slow: int = 4) -> None:
-        self._port, self._host = port, host
+    def __init__(
+        self,
+        port: int,
+        host: str,
+        *,
+        rate: float = 250.0,
+        connections: int = 16,
+        slow: int = 4,
+        address: str = "127.0.0.1",
+    ) -> None:
+        self._port, self._host, self._address = port, host, address
         self._pause_s = connections / rate
         self._connections, self._slow = connections, slow
         self._found = Answered()
@@ -87,7 +100,7 @@ class Callers:
             begun = time.monotonic()
             try:
                 async with asyncio.timeout(TIMEOUT_S):
-                    wires = wires or await asyncio.open_connection("127.0.0.1", self._port)
+                    wires = wires or await asyncio.open_connection(self._address, self._port)
                     status, stays = await _once(*wires, request)
             except (OSError, EOFError, TimeoutError, ValueError) as error:
                 status, stays = type(error).__name__, False
@@ -117,3 +130,20 @@ async def _once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requ
             length = int(value)
     await reader.readexactly(length)
     return head[9:12].decode(), b"connection: close" not in head and b"transfer-encoding" not in head
+
+
+def main(address: str, port: str, rate: str, file: str) -> None:
+    """Until it is killed. Every 0.5 s the whole count so far: statuses, and latencies of quick requests in ms."""
+    counted: Counter[str] = Counter()
+    with Callers(int(port), address, rate=float(rate), address=address) as callers:
+        while True:
+            time.sleep(0.5)
+            found = callers.take()
+            counted += found.statuses
+            told = Path(f"{file}.new")
+            told.write_text(json.dumps({"statuses": counted, "p99_ms": found.p99_ms}), encoding="ascii")
+            told.replace(file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

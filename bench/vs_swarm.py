@@ -1,0 +1,255 @@
+"""The docker runtime against Docker Swarm mode, on one engine, in turn, in the same run: `python -m bench.vs_swarm`.
+
+Starting 1, 10 and 50 instances until all serve, scaling 10 → 50, updating 10 under load with the requests that failed,
+a container that is killed until its successor serves. The engine is one of the bench's own; both run the same program
+from the same files of this host, each in a network of its app's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench import apps
+from bench.callers import Answered, Callers
+from bench.harness import PROJECT, Platform, report, table, wait_for
+from bench.rollout import EVERYTHING, ended, row
+from bench.swarm_mode import SwarmMode, answered, free_address, p99_ms
+from omni.testing.docker_engine import DockerEngine, missing
+
+APP = PROJECT / "examples" / "misbehaving"
+CHECK = {"type": "http", "path": "/healthz"}
+COUNTS = (1, 10, 50)
+UPDATED = 10
+CALM_S = 5.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.vs_swarm")
+    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--updates", type=int, default=20, help="consecutive updates under load")
+    parser.add_argument("--rate", type=float, default=250.0, help="requests/s during the updates")
+    parser.add_argument("--most", type=int, default=50, help="instances at most")
+    parser.add_argument("--database", choices=("mariadb", "sqlite"), default="mariadb")
+    options = parser.parse_args()
+    if why := missing():
+        sys.exit(why)
+    with _engine() as (engine, swarm):
+        given = {"agent": {"docker": engine.url}}
+        platform = Platform(run=EVERYTHING, database=options.database, config=given)
+        with platform, platform.client() as client:
+            wait_for(lambda: _has_docker(client), "the node's docker runtime")
+            counts = sorted({min(count, options.most) for count in COUNTS})
+            rows = [*(starts(client, swarm, count, options.repeat) for count in counts)]
+            rows.append(scaling(client, swarm, options.repeat, min(10, options.most), options.most))
+            updated, told = updates(platform, client, swarm, options)
+            rows += [updated, killed(client, swarm, engine, max(options.repeat, 3))]
+    told += [
+        "Swarm: start-first by 3 (the platform's default surge of 10), a health check every second, restart delay 0, "
+        "stop grace 10 s; callers in its own overlay, by its own names (dnsrr): the mesh needs IPVS, and is not used.",
+        "A node that is lost: not measured here, which takes an engine for each node.",
+    ]
+    head = ["what", "docker runtime, s (range)", "Swarm mode, s (range)", "ratio", "difference, s"]
+    report("The docker runtime against Docker Swarm mode", [*table(head, rows), "", *told])
+
+
+def starts(client: httpx.Client, swarm: SwarmMode, count: int, repeat: int) -> list[str]:
+    ours, theirs = [], []
+    for number in range(repeat):
+        begun = time.monotonic()
+        swarm.create("started", count)
+        swarm.wait_serving("started", count)
+        theirs.append(time.monotonic() - begun)
+        swarm.remove("started")
+        name = f"start-{count}-{number}"
+        deployed(client, name, 0)
+        ours.append(_scaled(client, name, count))
+        apps.delete(client, name)
+    return row(f"start {count}", ours, theirs)
+
+
+def scaling(client: httpx.Client, swarm: SwarmMode, repeat: int, low: int, high: int) -> list[str]:
+    ours, theirs = [], []
+    for number in range(repeat):
+        swarm.create("scaled", low)
+        swarm.wait_serving("scaled", low)
+        begun = time.monotonic()
+        swarm.scale("scaled", high)
+        swarm.wait_serving("scaled", high)
+        theirs.append(time.monotonic() - begun)
+        swarm.remove("scaled")
+        name = f"scale-{number}"
+        deployed(client, name, low)
+        ours.append(_scaled(client, name, high))
+        apps.delete(client, name)
+    return row(f"scale {low} → {high}", ours, theirs)
+
+
+def _scaled(client: httpx.Client, name: str, count: int) -> float:
+    begun = time.monotonic()
+    apps.ask(client.post(f"/app/{name}/scale", json={"instances": count}), 202)
+    apps.wait_healthy(client, name, count, within_s=180)
+    return time.monotonic() - begun
+
+
+# -- updating under load
+
+
+def updates(
+    platform: Platform, client: httpx.Client, swarm: SwarmMode, options: argparse.Namespace
+) -> tuple[list[str], list[str]]:
+    """One after the other, so that neither takes the other's processor."""
+    count = min(UPDATED, options.most)
+    ours, mine = _ours_updated(platform, client, count, options)
+    theirs, swarms = _swarm_updated(swarm, count, options)
+    told = []
+    for whose, times, (statuses, seconds, p99) in (("the platform", ours, mine), ("Swarm", theirs, swarms)):
+        requests = sum(statuses.values())
+        odd = ", ".join(f"{status}: {n}" for status, n in sorted(statuses.items()) if status != "200")
+        failed = f"{requests - statuses.get('200', 0)} of {requests} requests failed{f' ({odd})' if odd else ''}"
+        told.append(
+            f"{whose}: {failed} in {len(times)} updates in a row under {requests / seconds:.0f} requests/s "
+            f"(keep-alive, 4 callers of a 2 s page among them), p99 of quick ones at the end {p99:.0f} ms"
+        )
+    return row(f"update {count} under load", ours, theirs), told
+
+
+Seen = tuple[dict[str, int], float, float]
+
+
+def _ours_updated(
+    platform: Platform, client: httpx.Client, count: int, options: argparse.Namespace
+) -> tuple[list[float], Seen]:
+    app = deployed(client, "updated", count)
+    took, seen = [], []
+    host = httpx.URL(app["urls"][0]).host
+    with Callers(platform.ingress_port, host, rate=options.rate) as callers:
+        wait_for(lambda: callers.take().statuses.get("200"), "the first answers", within_s=60, pace_s=0.5)
+        callers.take()
+        for _ in range(options.updates):
+            begun = time.monotonic()
+            made = apps.ask(client.patch("/app/updated", json={"env": {"N": str(time.monotonic_ns())}}), 200)
+            ended(client, made["deployment"])
+            took.append(time.monotonic() - begun)
+            seen.append(callers.take())
+        time.sleep(CALM_S)  # what the last one left behind
+        seen.append(callers.take())
+    apps.delete(client, "updated")
+    return took, _summed(seen)
+
+
+def _summed(seen: list[Answered]) -> Seen:
+    statuses = {status: sum(one.statuses[status] for one in seen) for one in seen for status in one.statuses}
+    return statuses, sum(one.seconds for one in seen), seen[-1].p99_ms
+
+
+def _swarm_updated(swarm: SwarmMode, count: int, options: argparse.Namespace) -> tuple[list[float], Seen]:
+    swarm.create("updated", count, checked=True)
+    swarm.wait_serving("updated", count)
+    file = swarm.call("updated", options.rate)
+    took = []
+    before, since = answered(file), time.monotonic()
+    for _ in range(options.updates):
+        begun = time.monotonic()
+        swarm.update("updated", str(time.monotonic_ns()))
+        took.append(time.monotonic() - begun)
+    time.sleep(CALM_S)
+    found, seconds = answered(file), time.monotonic() - since
+    counted = {status: n - before.get(status, 0) for status, n in found.items() if n > before.get(status, 0)}
+    p99 = p99_ms(file)
+    swarm.remove("callers")
+    swarm.remove("updated")
+    return took, (counted, seconds, p99)
+
+
+# -- a container that is killed
+
+
+def killed(client: httpx.Client, swarm: SwarmMode, engine: DockerEngine, repeat: int) -> list[str]:
+    """From SIGKILL to an instance that serves again. Each time another app: who crashes often is made to wait."""
+    swarm.create("killed", 1)
+    swarm.wait_serving("killed", 1)
+    ours, theirs = [], []
+    for number in range(repeat):
+        container = swarm.container("killed")
+        begun = time.monotonic()
+        swarm.client.kill(container)
+        swarm.wait_serving("killed", 1, but=container)
+        theirs.append(time.monotonic() - begun)
+        name = f"killed-{number}"
+        deployed(client, name, 1)
+        item = apps.ask(client.get(f"/app/{name}/instances"), 200)["items"][0]
+        about = apps.ask(client.get(f"/app/{name}/instances/{item['id']}/details"), 200)
+        begun = time.monotonic()
+        engine.docker("kill", about["handle"]["container"])
+        _wait_again(client, name, item)
+        ours.append(time.monotonic() - begun)
+        apps.delete(client, name)
+    swarm.remove("killed")
+    return row("killed → serving", ours, theirs)
+
+
+def _wait_again(client: httpx.Client, name: str, before: dict[str, Any]) -> None:
+    def again() -> bool:
+        items = apps.ask(client.get(f"/app/{name}/instances"), 200)["items"]
+        return any(
+            one["health"] == "healthy" and (one["id"], one["restarts"]) != (before["id"], before["restarts"])
+            for one in items
+        )
+
+    wait_for(again, "the instance again", within_s=60, pace_s=0.02)
+
+
+# -- shared
+
+
+def deployed(client: httpx.Client, name: str, count: int) -> dict[str, Any]:
+    """The app with `count` healthy containers; none: built and ready to be scaled."""
+    fields = {"instances": count, "memory_mb": 64, "health_check": CHECK, "strategy": {"watch_s": 0}}
+    app = apps.create(client, name, runtime="docker", **fields)
+    apps.upload(client, name, apps.pack(apps.folder(APP)), deploy=False)
+    ended(client, apps.ask(client.post(f"/app/{name}/release/1/deploy"), 202))
+    apps.wait_healthy(client, name, count)
+    return app
+
+
+def _has_docker(client: httpx.Client) -> bool:
+    return any("docker" in node["runtimes"] for node in apps.ask(client.get("/nodes"), 200)["items"])
+
+
+@contextlib.contextmanager
+def _engine() -> Iterator[tuple[DockerEngine, SwarmMode]]:
+    """An engine that is a swarm of its own, on loopback addresses."""
+    folder = Path(tempfile.mkdtemp(prefix="ov-"))
+    results = folder / "results"
+    engine = DockerEngine(folder / "e")
+    try:
+        engine.start()
+        address = free_address()
+        engine.docker("swarm", "init", "--advertise-addr", address, "--listen-addr", f"{address}:2377",
+                      "--data-path-port", "34789")  # fmt: skip
+        results.mkdir(mode=0o777)
+        swarm = SwarmMode(engine.url, APP, results)
+        try:
+            yield engine, swarm
+        finally:
+            swarm.close()
+            engine.docker("swarm", "leave", "--force")
+    finally:
+        engine.stop()
+        with contextlib.suppress(OSError):
+            for path in sorted(folder.rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+            folder.rmdir()
+
+
+if __name__ == "__main__":
+    main()
