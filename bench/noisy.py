@@ -81,6 +81,7 @@ class Phase:
     write: list[float] = field(default_factory=list)
     cores: dict[str, float] = field(default_factory=dict)
     failures: int = 0
+    failed: str = ""  # the last one
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ async def repeat(phase: Phase, kept: list[float], ask: Callable[[], Awaitable[ht
         try:
             (await ask()).raise_for_status()
             kept.append(time.monotonic() - begun)
-        except httpx.HTTPError:
-            phase.failures += 1
+        except httpx.HTTPError as error:
+            phase.failures, phase.failed = phase.failures + 1, repr(error)
         await asyncio.sleep(pace_s)
 
 
@@ -240,7 +241,7 @@ def main() -> None:
         f"- {counted.kept} lines kept so far, {counted.dropped} dropped, said in {counted.notes} lines; "
         f"gaps that are not counted right: {len(counted.wrong)} {verdict(len(counted.wrong), 0, at_most=True)}",
     ]  # fmt: skip
-    lines += [f"- {one}" for one in counted.wrong[:5]]
+    lines += [f"- {one}" for one in [*counted.wrong[:5], quiet.failed, loud.failed] if one]
     report(f"An app that writes {options.rate} lines/s, and its neighbour ({options.database})", lines)
 
 

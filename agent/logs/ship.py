@@ -133,9 +133,10 @@ class Shipper:
         return more
 
     def _trim(self) -> None:
+        at_us = clock.wall_us()
         for source in self._sources.values():
             try:
-                source.tail.trim()
+                source.tail.trim(at_us)
             except OSError as error:
                 log.warning("instance %s: its log cannot be trimmed: %s", source.instance_id, error)
 

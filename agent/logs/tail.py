@@ -15,6 +15,7 @@ from typing import Any
 from agent.logs import cursor as cursors
 from agent.logs import hole, lines
 from agent.logs.cursor import Cursor, Flight
+from agent.logs.marks import Marks
 
 NAMES = ("stdout.log", "stderr.log")
 CHUNK = 384 * 1024  # bytes of one stream in one batch
@@ -35,6 +36,8 @@ class Tail:
         self._cursor = cursors.load(directory)
         self._files: list[int | None] = [None, None]
         self._punched = [0, 0]
+        self._marks = (Marks(), Marks())
+        self._last_us = self._departing_us = 0  # of the last line that arrived; of the last one on its way
 
     @property
     def seq(self) -> int:
@@ -49,8 +52,13 @@ class Tail:
         )
 
     def batch(self, at_us: int, most: int) -> list[list[Any]]:
-        """The next lines as `[at_us, stream, text]`, at most about `most` a stream; written down before it returns."""
+        """The next lines as `[at_us, stream, text]`, at most about `most` a stream; written down before it returns.
+
+        Each has the time at which it was first seen, ascending; `at_us` is now.
+        """
         if not self._cursor.in_flight:
+            for which in (0, 1):
+                self._marks[which].note(self._size(which), at_us)
             departing = self._next(most)
             if not departing.in_flight:
                 return []
@@ -59,9 +67,15 @@ class Tail:
         found: list[list[Any]] = []
         for which, stream in enumerate(self._cursor.streams):
             if stream.flight is not None:
-                found += [[at_us, which, text] for text in self._lines(which, stream.flight)]
+                found += self._timed(which, stream.flight, at_us)
         if not found:  # bytes without a line (the file was emptied under us)
             self._cursor = cursors.arrived(self._cursor, self._cursor.seq)
+            return found
+        found.sort(key=_time)
+        if self._last_us <= at_us:  # else the clock was set back
+            for line in found:
+                line[0] = max(line[0], self._last_us)
+        self._departing_us = found[-1][0]
         return found
 
     def acknowledge(self, count: int, acked: int) -> None:
@@ -69,6 +83,7 @@ class Tail:
         last = self._cursor.seq + count - 1
         if acked >= last:
             self._cursor = cursors.arrived(self._cursor, acked + 1)
+            self._last_us = self._departing_us
             self._give_back()
         elif acked < self._cursor.seq - 1:
             self._cursor = cursors.renumbered(self._cursor, acked + 1)
@@ -79,10 +94,16 @@ class Tail:
         self._cursor = Cursor(self._cursor.seq, [cursors.Stream(size) for size in self.sizes()])
         self._give_back()
 
-    def trim(self) -> None:
-        """Drop and count the oldest lines when there is more than `max_bytes`; what is in flight stays."""
+    def trim(self, at_us: int) -> None:
+        """Drop and count the oldest lines when there is more than `max_bytes`; what is in flight stays.
+
+        Notes how far the program has written by now.
+        """
         for which in (0, 1):
             size, stream = self._size(which), self._cursor.streams[which]
+            flight = stream.flight
+            self._marks[which].forget(flight.start if flight else stream.position, flight.end if flight else 0)
+            self._marks[which].note(size, at_us)
             share = self._max_bytes // 2
             if size - stream.position <= share:
                 continue
@@ -142,9 +163,13 @@ class Tail:
             ends.append(position + lines.whole(block, most))
         return cursors.departed(self._cursor, ends)
 
-    def _lines(self, which: int, flight: Flight) -> list[str]:
-        note = [lines.NOTE.format(flight.dropped)] if flight.dropped else []
-        return note + lines.split(self._read(which, flight.start, flight.end - flight.start))
+    def _timed(self, which: int, flight: Flight, now_us: int) -> list[list[Any]]:
+        texts = lines.split(self._read(which, flight.start, flight.end - flight.start))
+        times = self._marks[which].times(flight.start, flight.end, texts, now_us)
+        found: list[list[Any]] = [[at, which, text] for at, text in zip(times, texts, strict=True)]
+        if flight.dropped:
+            found.insert(0, [times[0] if times else now_us, which, lines.NOTE.format(flight.dropped)])
+        return found
 
     def _give_back(self) -> None:
         for which in (0, 1):
@@ -200,3 +225,7 @@ class Tail:
                 fd = os.open(self._directory / NAMES[which], os.O_RDWR | os.O_CLOEXEC)
                 self._files[which] = fd
         return fd
+
+
+def _time(line: list[Any]) -> int:
+    return int(line[0])
