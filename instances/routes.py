@@ -1,8 +1,9 @@
 """Which host names the ingress serves and which instances stand behind them: `agent.routing.Routes` from rows.
 
 Owns the rule of who gets requests: of the process type web, running, healthy, wanted, of an app that is to run, and on
-the side of its rollout that takes requests (`rollout.traffic`). Reads only; kept in this process as long as no event
-touched an app, so that an ingress that asks after every write costs almost nothing.
+the side of its rollout that takes requests (`rollout.traffic`). An app that has none of them is served by those of its
+instances whose node is lost, as long as it is: a node that fell silent may well run what it ran. Reads only; kept in
+this process as long as no event touched an app, so that an ingress that asks after every write costs almost nothing.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.db.models import F, Q
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 
 from apps.models import App, DesiredState, Domain
 from apps.processes import WEB
 from instances import draining
 from instances.models import Deployment, Instance
 from instances.rollout.traffic import Split
-from instances.states import InstanceStatus
+from instances.states import InstanceStatus, NodeStatus
 from omni.kernel.models import Event
 
+_COLUMNS = ("app_id", "id", "address", "release_id", "deployment_id")
 _lock = threading.Lock()
 _kept: tuple[int, bytes, str] | None = None  # newest event key when it was made, the hosts as JSON, their digest
 # Of the events of instances only these can change a route.
@@ -63,7 +65,7 @@ def _touched(after: int, newest: int) -> bool:
 
 
 def _read() -> list[dict[str, Any]]:
-    """Four queries, whatever the number of apps."""
+    """Five queries, whatever the number of apps."""
     apps = App.objects.exclude(desired_state=DesiredState.DELETED).order_by("id")
     rows = list(apps.values_list("id", "hostname", "desired_state", "maintenance", "traffic"))
     splits = _splits()
@@ -102,14 +104,34 @@ def _targets(splits: Mapping[int, Split]) -> dict[int, list[dict[str, Any]]]:
         generation=F("observed_generation"),
     ).order_by("id")
     found: dict[int, list[dict[str, Any]]] = {}
-    listed = rows.values_list("app_id", "id", "address", "release_id", "deployment_id")
-    for app_id, instance_id, address, release_id, deployment_id in listed:
-        host, _, port = address.rpartition(":")
-        pool = splits[app_id].pool_of(release_id, deployment_id) if app_id in splits else "stable"
-        if pool is None or not host or not port.isdigit():
-            continue
-        target = {"instance_id": instance_id, "address": host.strip("[]"), "port": int(port)}
-        if pool != "stable":
-            target["pool"] = pool
-        found.setdefault(app_id, []).append(target)
+    for row in rows.values_list(*_COLUMNS):
+        _add(found, row, splits)
+    served = frozenset(found)
+    for row in _last_resort().values_list(*_COLUMNS):
+        if row[0] not in served:
+            _add(found, row, splits)
     return found
+
+
+def _last_resort() -> QuerySet[Instance]:
+    """Healthy when their node fell silent, of what the app's newest deployment found or made. A node that is heard
+    again ends them, and their ports may be another's: hence only while it is lost."""
+    newest = Deployment.objects.filter(app=OuterRef("app")).order_by("-id").values("created_at")[:1]
+    return Instance.objects.filter(
+        process_type=WEB, status=InstanceStatus.LOST, on_node=True, node__status=NodeStatus.LOST,
+        healthy_at__isnull=False, finished_at__gte=Subquery(newest),
+    ).order_by("id")  # fmt: skip
+
+
+def _add(
+    found: dict[int, list[dict[str, Any]]], row: tuple[int, int, str, int, int | None], splits: Mapping[int, Split]
+) -> None:
+    app_id, instance_id, address, release_id, deployment_id = row
+    host, _, port = address.rpartition(":")
+    pool = splits[app_id].pool_of(release_id, deployment_id) if app_id in splits else "stable"
+    if pool is None or not host or not port.isdigit():
+        return
+    target = {"instance_id": instance_id, "address": host.strip("[]"), "port": int(port)}
+    if pool != "stable":
+        target["pool"] = pool
+    found.setdefault(app_id, []).append(target)

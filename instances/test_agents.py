@@ -11,7 +11,7 @@ from agent.routing import Routes
 from agent.sync import readable
 from apps.models import ConfigRevision
 from consensus import gate
-from instances import assignments, heartbeats
+from instances import assignments, heartbeats, nodes
 from instances.conftest import FACTS, Platform, call, node_token
 from instances.models import Instance, Node
 from instances.test_deployments import deployed
@@ -212,6 +212,35 @@ def test_routes_name_healthy_wanted_instances_only(platform, in_gate):
     platform.tick()
     again = call(node_token(platform.node_names[0]), "GET", "/agent/routes", **{"If-None-Match": tag})
     assert again.status_code == 304
+
+
+def test_an_app_whose_only_nodes_are_lost_is_served_by_them_until_another_instance_is_healthy(platform, in_gate):
+    """A node that fell silent may well run what it ran: it was once taken out, and the app answered 503 meanwhile."""
+    app = deployed(platform, 1)
+    row = Instance.objects.get(app=app)
+    others = [name for name in platform.node_names if name != row.node.name]
+    asked = node_token(others[0])
+
+    def behind():
+        (host,) = [h for h in call(asked, "GET", "/agent/routes").json()["hosts"] if h["app_id"] == app.pk]
+        return [target["instance_id"] for target in host["targets"]]
+
+    platform.ages[row.node.name] = 30.0
+    in_gate(lambda tx: nodes.declare_lost(tx, row.node_id, "silent"))
+    row.refresh_from_db()
+    assert row.status == "lost"
+    assert behind() == [row.pk]
+    platform.tick()
+    successor = Instance.objects.filter(app=app, status__in=("pending", "placed")).get()
+    assert behind() == [row.pk], "its successor takes no requests yet"
+    platform.report(successor, "running", "healthy", address="127.0.0.1:20077")
+    assert behind() == [successor.pk]
+    platform.report(successor, "running", "unhealthy", address="127.0.0.1:20077")
+    assert behind() == [row.pk]
+    in_gate(lambda tx: nodes.declare_back(tx, row.node_id))
+    platform.report(successor, "running", "healthy", address="127.0.0.1:20077")
+    platform.report(successor, "running", "unhealthy", address="127.0.0.1:20077")
+    assert behind() == [], "its port may be another's now"
 
 
 def test_a_change_of_routes_is_seen_behind_any_number_of_other_events(platform, in_gate):

@@ -152,7 +152,7 @@ def slots_served(world: World) -> set[int]:
     return {row.slot for pool in world.pools().values() for row in pool}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(EVENTS, max_size=60), STRATEGIES, st.integers(1, 5), st.sets(st.integers(2, 4), max_size=2))
 def test_every_plan_of_every_history_keeps_the_promises_and_settles(events, strategy, count, broken):
     world = World(count=count, strategy=strategy, nodes=nodes(1024, 1024, 1024))
