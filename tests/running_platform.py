@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
-from tests import migrated
+from omni.testing import migrated
 
 PROJECT = Path(__file__).resolve().parent.parent
 EXAMPLES = PROJECT / "examples"
@@ -132,7 +132,12 @@ class Platform:
                 start_new_session=True,
             )  # fmt: skip
         wait_for(self._is_up, "the platform's start", timeout_s)
+        wait_for(self._all_nodes_ready, "every node's being ready for apps", timeout_s)  # so that they are spread
         return self
+
+    def _all_nodes_ready(self) -> bool:
+        nodes = self.api().ok("GET", "/nodes")["items"]
+        return [node["status"] for node in nodes] == ["ready"] * len(self.members)
 
     def _is_up(self) -> bool:
         assert self.process is not None

@@ -83,8 +83,12 @@ def holders(cluster: SeveralHosts, sha256: str) -> list[int]:
 
 def test_each_host_runs_its_own_node_and_all_know_one_admin(all_up: SeveralHosts) -> None:
     cluster = all_up
-    status = api(cluster, 0).ok("GET", "/cluster/status")
-    assert [member["reachable"] for member in status["members"]] == [True] * 3
+
+    def all_reachable() -> bool:
+        status = api(cluster, 0).ok("GET", "/cluster/status")
+        return [member["reachable"] for member in status["members"]] == [True] * 3
+
+    wait_for(all_reachable, "every member's being reachable")
     assert {Api(url, cluster.token)("GET", "/nodes").status_code for url in cluster.members} == {200}
     nodes = wait_for(lambda: _ready_nodes(cluster, 3), "three nodes that can run apps")
     assert {node["address"] for node in nodes} == {host.address for host in cluster.net.hosts}

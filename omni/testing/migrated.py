@@ -2,6 +2,7 @@
 
 Owns the copies. To migrate is a quarter of what the first start of a platform costs, and about thirty platforms are
 started by the stories; the shared one of them, the launcher's tests and the database tests migrate for themselves.
+The variables of whoever runs the tests do not count, but for the place of temporary files.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from pathlib import Path
 from omni.kernel import config as configuration
 from omni.launch import plan
 
-_PROJECT = Path(__file__).resolve().parent.parent
+_PROJECT = Path(__file__).resolve().parents[2]
 _TIMEOUT_S = 120
 
 
 def lay(state: Path, config_file: Path, environment: dict[str, str]) -> None:
     """Put migrated SQLite files where the platform of `state` looks for them; not in the place of any that exist."""
-    given = {**os.environ, **environment, "OMNI_CONFIG": str(config_file), "OMNI_STATE": str(state)}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("OMNI_")}
+    given = {**own, **environment, "OMNI_ENV": "development", "OMNI_CONFIG": str(config_file), "OMNI_STATE": str(state)}
     config = configuration.load(environ=given)
     files = [Path(file) for file in plan.schema(config)["files"]]
     if not files or any(file.exists() for file in files):
@@ -46,7 +48,14 @@ def _made(digest: str, config_file: Path) -> Path:
         if not folder.exists():
             state = Path(f"{folder}.new")
             shutil.rmtree(state, ignore_errors=True)
-            given = {**os.environ, "OMNI_CONFIG": str(config_file), "OMNI_STATE": str(state), "OMNI_ROLE": "command"}
+            own = {name: value for name, value in os.environ.items() if not name.startswith("OMNI_")}
+            given = {
+                **own,
+                "OMNI_ENV": "development",
+                "OMNI_CONFIG": str(config_file),
+                "OMNI_STATE": str(state),
+                "OMNI_ROLE": "command",
+            }
             state.mkdir()
             command = [sys.executable, str(_PROJECT / "manage.py"), "migrate_all"]
             subprocess.run(command, cwd=_PROJECT, env=given, check=True, timeout=_TIMEOUT_S, stdout=subprocess.DEVNULL)

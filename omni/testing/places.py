@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from omni.testing import migrated
 from omni.testing.mariadb import PrivateMariaDB
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -74,6 +75,8 @@ class Place:
         return output
 
     def seed(self, apps: int = 5, lines: int = 200) -> None:
+        if not self.url:
+            migrated.lay(self.state, self.folder / "config.json", {})
         code, output = self.run("-m", "omni.backup.testbed", "seed", "--apps", str(apps), "--lines", str(lines))
         _expect(code == 0, output)
 
