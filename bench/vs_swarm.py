@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ CHECK = {"type": "http", "path": "/healthz"}
 COUNTS = (1, 10, 50)
 UPDATED = 10
 CALM_S = 5.0
+_BRIDGE = Path("/sys/class/net/docker_gwbridge")
 
 
 def main() -> None:
@@ -230,6 +232,7 @@ def _engine() -> Iterator[tuple[DockerEngine, SwarmMode]]:
     """An engine that is a swarm of its own, on loopback addresses."""
     folder = Path(tempfile.mkdtemp(prefix="ov-"))
     results = folder / "results"
+    had_bridge = _BRIDGE.exists()
     engine = DockerEngine(folder / "e")
     try:
         engine.start()
@@ -245,6 +248,8 @@ def _engine() -> Iterator[tuple[DockerEngine, SwarmMode]]:
             engine.docker("swarm", "leave", "--force")
     finally:
         engine.stop()
+        if not had_bridge and _BRIDGE.exists():  # Swarm's own, which it leaves behind
+            subprocess.run(["ip", "link", "del", _BRIDGE.name], check=False, timeout=20)
         with contextlib.suppress(OSError):
             for path in sorted(folder.rglob("*"), reverse=True):
                 path.unlink() if path.is_file() else path.rmdir()
