@@ -7,7 +7,7 @@ from __future__ import annotations
 
 READ = frozenset({"apps:read", "builds:read", "instances:read", "logs:read", "orgs:read", "events:read", "tasks:read",
                   "volumes:read"})  # fmt: skip
-DEVELOP = frozenset({"apps:write", "builds:write", "instances:write", "tasks:write", "volumes:write"})
+DEVELOP = frozenset({"apps:write", "builds:write", "instances:write", "tasks:write", "volumes:write", "exec"})
 ADMINISTER = frozenset({"tokens:read", "tokens:write", "orgs:write"})
 PLATFORM = frozenset({"platform:read", "platform:write", "metrics:read", "services:beat"})
 

@@ -32,6 +32,7 @@ from agent.runtimes.base import (
     Unavailable,
     Unknown,
 )
+from agent.runtimes.entering import Entered, Entry
 from agent.store import SWEPT, Store
 from observing import journal, tracing
 
@@ -106,6 +107,12 @@ class Instance:
 
     def nudge(self) -> None:
         self._wake.set()
+
+    async def enter(self, entry: Entry) -> Entered:
+        """Run a command among its processes. Raises RuntimeFault."""
+        if not self._runs():
+            raise Unavailable("the instance does not run")
+        return await self.runtime.enter(self._launch(), self._handle(), entry)
 
     def log_done(self) -> bool:
         return not self.tail.waiting()

@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent import config as configs
@@ -23,10 +24,12 @@ from agent.fencing import Keeper, Lease
 from agent.logs.ship import Shipper
 from agent.packages import Packages
 from agent.ports import Ports
+from agent.protocol import SessionOrder
 from agent.runtimes import docker, swarm
 from agent.runtimes.base import Capabilities, Runtime
 from agent.runtimes.process import ProcessRuntime
 from agent.samples import Sampler
+from agent.sessions import Sessions
 from agent.store import Store
 from agent.supervisor import Supervisor
 from agent.sync import Assigner, Reporter
@@ -69,13 +72,18 @@ class Agent:
             lease=self.lease,
             keeper=Keeper(config_file, Path(config.state_dir)),
             volumes=self.volumes.apply,
+            sessions=self._sessions_wanted,
         )
+        self.sessions = Sessions(config, self.supervisor.instances, self.reporter.session)
         self.sampler = Sampler(config.node, self.control, instances_dir, config.sample_interval_s)
         self.assigner = Assigner(self.control, config.wait_s)
         self._found: dict[str, Capabilities] = {}
 
     def _volumes_in_use(self) -> set[str]:
         return self.supervisor.volumes_in_use()
+
+    def _sessions_wanted(self, orders: Sequence[SessionOrder]) -> None:
+        self.sessions.apply(orders)
 
     def _acknowledged(self, sent_at: float) -> None:
         self.supervisor.acknowledged(sent_at)
@@ -100,6 +108,7 @@ class Agent:
         for task in [stopping, *parts]:
             task.cancel()
         await asyncio.gather(stopping, *parts, return_exceptions=True)
+        await self.sessions.close()
         await self.supervisor.close()
         for runtime in self.runtimes.values():
             await runtime.close()

@@ -15,6 +15,7 @@ POST /agent/samples                    `Samples`: telemetry, dropped when nobody
 POST /agent/requests                   `RequestCounts`: telemetry of the ingress
 GET  /agent/routes?index=&wait=        `Routes`: what the ingress serves
 GET  /agent/packages/<sha256>          the tree of a release, an uncompressed tar
+GET  /agent/exec/<id>                  a WebSocket: input and output of a command (`agent.sessions`)
 =====================================  ==========================================================================
 """
 
@@ -84,6 +85,37 @@ class VolumeSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionOrder:
+    """A command to run in an instance for somebody who waits at a member, reached at one of `urls`.
+
+    `running`: the control plane was told that it runs. It ends after `idle_s` without a byte
+    either way, and after `max_s`.
+    """
+
+    id: int
+    instance_id: int
+    argv: list[str]
+    urls: list[str]
+    tty: bool = False
+    columns: int = 80
+    rows: int = 24
+    idle_s: float = 600.0
+    max_s: float = 3600.0
+    running: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSeen:
+    """It runs, or with `ended` it ran: `code` None means that nobody knows; `reason` is a word for why it ended."""
+
+    id: int
+    ended: bool = False
+    code: int | None = None
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """One instance that this node is to run, stop or forget.
 
@@ -133,6 +165,7 @@ class Assignments:
     node: str
     instances: list[Assignment] = field(default_factory=list)
     volumes: list[VolumeOrder] = field(default_factory=list)
+    sessions: list[SessionOrder] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +255,7 @@ class Report:
     gone: list[int] = field(default_factory=list)  # ids whose directory has been removed
     ingress: bool | None = None
     volumes: list[VolumeSeen] = field(default_factory=list)
+    sessions: list[SessionSeen] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

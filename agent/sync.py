@@ -18,7 +18,7 @@ import orjson
 from agent import backoff, clock
 from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.plain import from_json, to_json
-from agent.protocol import Assignment, Assignments, NodeFacts, Observed, Report, ReportAnswer, VolumeSeen
+from agent.protocol import Assignment, Assignments, NodeFacts, Observed, Report, ReportAnswer, SessionSeen, VolumeSeen
 from agent.supervisor import ForeignList, Supervisor
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Reporter:
         self._changes: dict[int, Observed] = {}
         self._gone: set[int] = set()
         self._volumes: dict[str, VolumeSeen] = {}
+        self._sessions: dict[int, SessionSeen] = {}
         self._news = asyncio.Event()
         self._facts: NodeFacts | None = None
         self._facts_due = True
@@ -63,6 +64,10 @@ class Reporter:
 
     def volume(self, seen: VolumeSeen) -> None:
         self._volumes[seen.key] = seen
+        self._news.set()
+
+    def session(self, seen: SessionSeen) -> None:
+        self._sessions[seen.id] = seen
         self._news.set()
 
     def facts(self, facts: NodeFacts) -> None:
@@ -90,8 +95,11 @@ class Reporter:
         told = dict(list(self._changes.items())[:REPORT_MOST])
         gone = sorted(self._gone)[:REPORT_MOST]
         facts = self._facts if self._facts_due else None
-        volumes = dict(self._volumes)
-        report = Report(self._node, self._incarnation, list(told.values()), facts, gone, volumes=list(volumes.values()))
+        volumes, sessions = dict(self._volumes), dict(self._sessions)
+        report = Report(
+            self._node, self._incarnation, list(told.values()), facts, gone,
+            volumes=list(volumes.values()), sessions=list(sessions.values()),
+        )  # fmt: skip
         body = orjson.dumps(to_json(report))
         sent_at = clock.monotonic()
         answer = from_json(ReportAnswer, await self._control.post("/agent/report", body, REPORT_S))
@@ -101,6 +109,7 @@ class Reporter:
                 del self._changes[instance_id]
         self._gone -= set(gone)
         self._volumes = {key: seen for key, seen in self._volumes.items() if volumes.get(key) != seen}
+        self._sessions = {key: seen for key, seen in self._sessions.items() if sessions.get(key) != seen}
         self._facts_due = answer.want_facts or (self._facts_due and facts is None)
         if len(self._changes) > len(told) - len(answer.known) or (answer.want_facts and facts is None):
             self._news.set()

@@ -1,6 +1,17 @@
 """The console's view of nodes, deployments, instances and what they measured; read-only."""
 
-from instances.models import CronEntry, CronRun, Deployment, HostSample, Instance, LatestSample, Node, Task, Volume
+from instances.models import (
+    CronEntry,
+    CronRun,
+    Deployment,
+    ExecSession,
+    HostSample,
+    Instance,
+    LatestSample,
+    Node,
+    Task,
+    Volume,
+)
 from omni.console import register
 
 register(Node, columns=("name", "address", "status", "draining", "cpu_count", "memory_mb", "status_since"),
@@ -44,5 +55,13 @@ register(
 )
 register(Volume, columns=("id", "app", "name", "path", "node_name", "status", "size_bytes", "created_at"),
          filters=("status",), search=("name", "app__name"), related=("app",))  # fmt: skip
+register(
+    ExecSession,
+    columns=("id", "app", "instance_number", "node_name", "status", "exit_code", "created_by", "created_at"),
+    filters=("status",),
+    search=("app__name", "created_by"),
+    related=("app",),
+    hidden=("ticket_hash",),
+)
 register(LatestSample, columns=("instance_id", "app_id", "cpu_percent", "memory_bytes", "restarts", "uptime_s"))
 register(HostSample, columns=("node", "at_us", "cpu_percent", "memory_used_bytes", "disk_free_bytes", "load_1m"))

@@ -23,6 +23,7 @@ from agent.routing import Drained, RequestCounts
 from consensus import gate
 from consensus.lease import ConsensusUnavailable, Held
 from instances import assignments, draining, heartbeats, reports, routes, snapshot
+from instances.exec import services as sessions
 from instances.models import Instance, Node
 from instances.telemetry import ingest
 from instances.volumes import services as volumes
@@ -54,7 +55,9 @@ class AgentViewSet(ViewSet):
         node = _node_of(request)
         with snapshot.taken() as position:
             listed, held = assignments.of_node(node), volumes.of_node(node)
+            talks = sessions.of_node(node)
         shown = b'"instances":' + orjson.dumps(listed) + b',"volumes":' + orjson.dumps(held)
+        shown += b',"sessions":' + orjson.dumps(talks)
         digest = hashlib.blake2b(shown, digest_size=16).hexdigest()
         return _positioned(request, position, {"node": node}, shown, f'"{digest}"')
 
@@ -154,7 +157,7 @@ def _held() -> Held:
 
 def _is_heartbeat(report: Report) -> bool:
     """Whether a report says nothing that the database does not know; the first of an agent process does."""
-    if report.instances or report.gone or report.volumes or report.facts is not None:
+    if report.instances or report.gone or report.volumes or report.sessions or report.facts is not None:
         return False
     known = _known.get(report.node)
     if known is None:

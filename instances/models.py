@@ -10,6 +10,7 @@ from django.db import models
 
 from apps.models import App
 from instances.cron.models import CronEntry, CronRun
+from instances.exec.models import ExecSession
 from instances.states import DeploymentStatus, InstanceStatus, NodeStatus
 from instances.tasks.models import Task
 from instances.telemetry.models import (
@@ -28,9 +29,24 @@ from instances.volumes.models import Volume
 from releases.models import Release
 
 __all__ = [
-    "CronEntry", "CronRun",
-    "Deployment", "HostSample", "Instance", "LatestSample", "LogArrival", "LogCounter", "LogLine", "LogOffset", "Node",
-    "PlatformSample", "RequestOffset", "RequestSample", "Sample", "Task", "Volume",
+    "CronEntry",
+    "CronRun",
+    "Deployment",
+    "ExecSession",
+    "HostSample",
+    "Instance",
+    "LatestSample",
+    "LogArrival",
+    "LogCounter",
+    "LogLine",
+    "LogOffset",
+    "Node",
+    "PlatformSample",
+    "RequestOffset",
+    "RequestSample",
+    "Sample",
+    "Task",
+    "Volume",
 ]  # fmt: skip
 
 

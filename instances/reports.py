@@ -16,6 +16,7 @@ from agent.protocol import NodeFacts, Observed, Report
 from apps.models import App
 from consensus.gate import Transaction
 from instances import evidence, nodes
+from instances.exec import services as sessions
 from instances.models import Instance, Node
 from instances.states import AGENT, ENDED, INSTANCE, InstanceStatus
 from instances.volumes import services as volumes
@@ -43,6 +44,8 @@ def receive(tx: Transaction, report: Report, address: str) -> Received:
         _take_gone(tx, node, report.gone)
     if report.volumes:
         volumes.reported(tx, node.name, report.volumes)
+    if report.sessions:
+        sessions.reported(tx, node.name, report.sessions)
     return Received(known, unknown, want_facts)
 
 

@@ -13,6 +13,7 @@ from instances.api_agent import AgentViewSet
 from instances.api_deployments import DeploymentViewSet
 from instances.api_nodes import NodeViewSet
 from instances.cron.api import CronViewSet
+from instances.exec.api import ExecViewSet
 from instances.tasks.api import TaskViewSet
 from instances.volumes.api import VolumeViewSet
 from omni.api import documents
@@ -88,6 +89,7 @@ urlpatterns = [
     path("app/<str:app>/instances/<int:instance_id>/logs", InstanceViewSet.as_view({"get": "logs"})),
     path("app/<str:app>/instances/<int:instance_id>/details", InstanceViewSet.as_view({"get": "details"})),
     path("app/<str:app>/instances/<int:instance_id>/restart", InstanceViewSet.as_view({"post": "restart"})),
+    path("app/<str:app>/instances/<int:instance_id>/exec", ExecViewSet.as_view({"get": "list", "post": "create"})),
     path("app/<str:app>/instances/<int:instance_id>/stop", InstanceViewSet.as_view({"post": "stop"})),
     path("app/<str:app>/logs", InstanceViewSet.as_view({"get": "app_logs"})),
     path("app/<str:app>/cron", CronViewSet.as_view({"get": "list", "post": "create"})),
@@ -137,6 +139,8 @@ urlpatterns = [
     path("agent/logs", AgentViewSet.as_view({"post": "logs"})),
     path("agent/samples", AgentViewSet.as_view({"post": "samples"})),
     path("agent/requests", AgentViewSet.as_view({"post": "requests"})),
+    path("agent/exec/<int:session_id>", ExecViewSet.as_view({"get": "expected"})),
+    path("agent/exec/<int:session_id>/attach", ExecViewSet.as_view({"post": "attach"})),
     path("agent/drained", AgentViewSet.as_view({"post": "drained"})),
     path("agent/checks", VantageViewSet.as_view({"get": "checks"})),
     path("agent/verdicts", VantageViewSet.as_view({"post": "verdicts"})),

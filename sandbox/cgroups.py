@@ -73,6 +73,10 @@ class Group:
         )
         return ["/bin/sh", "-c", f'{joins}; exec "$@"', "sh", *argv]
 
+    def doors(self) -> list[str]:
+        """The files by which a process joins the group: it writes its number, or 0, into each."""
+        return [str(directory / "cgroup.procs") for directory in self._directories()]
+
     def add(self, pid: int) -> None:
         """Move a running process in; what it started before stays where it is."""
         for directory in self._directories():

@@ -26,6 +26,8 @@ What the verbs guarantee:
              Nothing is sent to pids that no longer belong to the instance.
     stats    CPU time used and memory held by the whole tree now; None where it cannot be measured.
     execute  runs a command beside the program, with the same user, limits and files; ends it at the time-out.
+    enter    runs a command among the program's own processes (namespaces, user, limits) for somebody to talk to;
+             whoever asked ends it. Refused where a runtime or a host cannot.
     listening  the TCP ports that the tree listens on, lowest first; None where nobody can say. For explanations only.
     endpoint where the program answers, where that is not the node's address and the launch's $PORT.
     close    the agent leaves; whatever runs stays.
@@ -39,6 +41,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from agent.runtimes.entering import Entered, Entry
 
 Handle = dict[str, Any]
 
@@ -175,6 +179,9 @@ class Runtime(ABC):
 
     @abstractmethod
     async def execute(self, launch: Launch, handle: Handle, command: str, timeout_s: float) -> Executed: ...
+
+    async def enter(self, launch: Launch, handle: Handle, entry: Entry) -> Entered:
+        raise Refused(f"the runtime {self.name} has no way to run a command in an instance")
 
     async def listening(self, handle: Handle) -> tuple[int, ...] | None:
         return None

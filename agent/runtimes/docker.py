@@ -42,10 +42,12 @@ from agent.runtimes.engine import containers, executing, figures, launching, out
 from agent.runtimes.engine.ability import absent, capabilities
 from agent.runtimes.engine.client import Away, Declined, Engine, EngineError
 from agent.runtimes.engine.ends import Ends
+from agent.runtimes.engine.entry import EngineEntry
 from agent.runtimes.engine.images import Images
 from agent.runtimes.engine.launching import Surroundings
 from agent.runtimes.engine.networks import Networks, is_loopback
 from agent.runtimes.engine.output import Output
+from agent.runtimes.entering import Entered, Entry
 from agent.store import write_atomically
 
 log = logging.getLogger(__name__)
@@ -219,6 +221,14 @@ class DockerRuntime(Runtime):
             return await executing.execute(self._engine, str(handle["container"]), command, timeout_s)
         except EngineError as error:
             raise Unknown(str(error)) from error
+
+    async def enter(self, launch: Launch, handle: Handle, entry: Entry) -> Entered:
+        try:
+            return await EngineEntry.start(self._engine, str(handle["container"]), entry)
+        except Away as error:
+            raise Unknown(str(error)) from error
+        except Declined as error:
+            raise Unavailable(str(error)) from error
 
     async def listening(self, handle: Handle) -> tuple[int, ...] | None:
         place = await self._place(handle)

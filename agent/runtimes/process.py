@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent import clock, procfs
-from agent.runtimes import inside, kept, watcher
+from agent.runtimes import inside, kept, process_entry, watcher
 from agent.runtimes.base import (
     Capabilities,
     Executed,
@@ -39,6 +39,7 @@ from agent.runtimes.base import (
     Unavailable,
     Unknown,
 )
+from agent.runtimes.entering import Child, Entered, Entry
 from agent.runtimes.shell import shell_line
 from agent.runtimes.tree import Tree
 from sandbox import bubblewrap, cgroups, identity
@@ -153,6 +154,16 @@ class ProcessRuntime(Runtime):
         spec = self._spec(launch, ["/bin/sh", "-c", command], die_with_parent=True)
         argv, env = self._command(spec, launch, self._tree(handle).group, info=False)
         return await asyncio.to_thread(_run, argv, env, timeout_s)
+
+    async def enter(self, launch: Launch, handle: Handle, entry: Entry) -> Entered:
+        spec = self._spec(launch, list(entry.argv))
+        spec.env[watcher.LABEL] = watcher.label(self._platform, self._node, launch.instance_id)
+        spec.env.setdefault("TERM", "xterm")
+        told = process_entry.told(spec, self._facts, self._tree(handle), entry.tty)
+        try:
+            return await Child.start(process_entry.COMMAND, entry, told)
+        except OSError as error:
+            raise Unavailable(f"cannot start a process: {error}") from error
 
     async def listening(self, handle: Handle) -> tuple[int, ...] | None:
         members = self._tree(handle).members()

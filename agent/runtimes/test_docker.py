@@ -16,8 +16,11 @@ from agent.runtimes.base import Observation, Refused, Runtime, Unavailable, Unkn
 from agent.runtimes.docker import DockerRuntime, Settings
 from agent.runtimes.engine.client import Engine
 from agent.runtimes.engine.output import POSITION
+from agent.runtimes.entering import Entry
 from agent.runtimes.test_contract import Bench, ContractOfPrograms, until
+from agent.runtimes.test_entering import everything
 from omni.testing.docker_engine import DockerEngine, missing
+from sandbox import identity
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
 
@@ -111,6 +114,37 @@ def test_the_engine_is_killed_and_comes_back_and_what_runs_is_adopted_with_every
         await asyncio.wait_for(waiting, 5)
         assert gap_free(bench.said(1), "line")
         assert gap_free(bench.said(1, "stderr.log"), "err")
+        await runtime.remove(handle)
+
+    asyncio.run(story())
+
+
+def test_a_command_among_a_containers_processes(bench: DockerBench):
+    async def story() -> None:
+        runtime = bench.driver()
+        handle = await runtime.start(bench.launch(1))
+        line = 'read x; echo "got $x"; cat /proc/1/comm; id -u; echo oops >&2; exit 7'
+        plain = await runtime.enter(bench.launch(1), handle, Entry(("sh", "-c", line)))
+        await plain.write(b"one\n")
+        await plain.end_input()
+        out, err = await everything(plain)
+        assert (out.splitlines()[0], err, await plain.wait()) == (b"got one", b"oops\n", 7)
+        assert out.splitlines()[2] == str(identity.uid_for("app", 1, 61000)).encode()
+        await plain.end()
+        terminal = await runtime.enter(
+            bench.launch(1), handle, Entry(("sh", "-c", "read x; stty size; sleep 602"), True, 90, 30)
+        )
+        await terminal.write(b"\n")
+        said = b""
+        async with asyncio.timeout(20):
+            while b"30 90" not in said and (piece := await terminal.read()) is not None:
+                said += piece[1]
+        assert b"30 90" in said
+        await terminal.end()
+        assert (await runtime.observe(handle)).state == "running"
+        await runtime.kill(handle)
+        with pytest.raises(Unavailable):
+            await runtime.enter(bench.launch(1), handle, Entry(("true",)))
         await runtime.remove(handle)
 
     asyncio.run(story())

@@ -40,11 +40,12 @@ class Tree:
 
     def program(self) -> int | None:
         """The user's own program: what a polite signal is for."""
-        parent = self._init() if self.sandboxed else self.pid
+        parent = self.init() if self.sandboxed else self.pid
         below = watcher.children(parent) if parent is not None and self.watched() else []
         return below[0] if below else None
 
-    def _init(self) -> int | None:
+    def init(self) -> int | None:
+        """The first process of its namespace."""
         return watcher.sandbox_init(self.directory, self.start_time) if self.sandboxed else None
 
     def members(self) -> set[int]:
@@ -53,7 +54,7 @@ class Tree:
         roots: set[int] = set(watcher.labelled(self.platform).get(self.instance_id, ()))
         if self.watched():
             roots.add(self.pid)
-        init = self._init()
+        init = self.init()
         if init is not None:
             roots.add(init)
         if self.group is not None:

@@ -13,6 +13,8 @@ from apps import domain_checks
 from consensus.impatient import be_impatient
 from instances.controller import Controller
 from instances.cron import clockwork
+from instances.exec.sweep import EVERY_S as EXEC_EVERY_S
+from instances.exec.sweep import Sweep
 from instances.tasks import runner as task_runner
 from instances.telemetry.retention import EVERY_S as TELEMETRY_EVERY_S
 from instances.telemetry.retention import Retention
@@ -63,6 +65,7 @@ def leader_loops(pulse: Pulse) -> list[Loop]:
         Loop("controller", control, CONTROLLER_S, pulse),
         Loop("cron", clockwork.step, clockwork.EVERY_S, pulse),
         Loop("tasks", task_runner.Runner().step, task_runner.EVERY_S, pulse),
+        Loop("exec", Sweep().tick, EXEC_EVERY_S, pulse),
         Loop("relay", ring, RELAY_S, pulse),
         *_service_loops(pulse),
         Loop("domains", domain_checks.DomainChecks().step, domain_checks.EVERY_S, pulse),

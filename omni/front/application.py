@@ -27,6 +27,7 @@ from omni.front.leaders import Leaders
 from omni.front.problems import answer as problem_answer
 from omni.front.requests import Answer, BodyTooLarge, ClientGone, ClientIdle, Receive, Request, Scope, Send
 from omni.front.streaming_keys import StreamingKeys
+from omni.front.talks import Talks
 from omni.kernel import measures
 from omni.kernel.config import Config
 from omni.kernel.config_members import parse
@@ -63,8 +64,7 @@ class Front:
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
+            await self._talks.take(scope, receive, send)
 
     def _start(self) -> None:
         from omni.front.django_threads import DjangoThreads
@@ -74,7 +74,7 @@ class Front:
 
         from consensus import gate
         from omni.front.route_names import name_of
-        from omni.kernel import keys
+        from omni.kernel import internal_tokens, keys
         from omni.rest import index
         from omni.rest.middleware import leader_name
 
@@ -99,6 +99,8 @@ class Front:
         self._watch = watching.IndexWatch(lambda: self._django.run(index.exact))
         self._watching = watching.Watching(self._watch, times.watch_max_s, times.index_wait_s)
         self._following = following.Following(self._ask, sharing.Hub(self._newest))
+        own = internal_tokens.mint("node", config.me.id, keys.cluster_secret(config))
+        self._talks = Talks(self._asked, own, config.web.public_url)
         self._ready = True
 
     async def _newest(self, kind: str, ids: list[int]) -> dict[int, int]:
@@ -109,6 +111,14 @@ class Front:
             return {0: await self._django.run(self._index.exact)}
         found: dict[int, int] = await self._django.run(arrivals.numbers_of, ids)
         return found
+
+    async def _asked(self, request: Request) -> Answer:
+        """The answer to a request of this member's own; errors are answers, too."""
+        _name(request)
+        try:
+            return await self._answer(request)
+        except OmniError as error:
+            return self._refuse(request, error)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -53,6 +53,7 @@ class Limits(Section):
     build_log_bytes: Count = key(16 << 20, "log kept of one build; the middle of a longer one is left out")
     log_max_bytes: Count = key(50 << 20, "log files that a node keeps on disk for one instance")
     log_lines_per_app: Count = key(1_000_000, "log lines kept of one app")
+    exec_sessions: Count = key(16, "sessions in instances (`omni exec`) that are open at once on one node; 32 at most")
     cpu_overcommit: Annotated[float, Field(gt=0, le=1000)] = key(
         16.0, "sum of the instances' `cpu` weights that a node takes, per core"
     )
@@ -78,6 +79,8 @@ class Timings(Section):
     progress_deadline_s: Seconds = key(
         120.0, "a deployment without progress for so long has failed (default of an app)"
     )
+    exec_idle_s: Seconds = key(600.0, "a session in an instance in which nothing is said for so long ends")
+    exec_max_s: Seconds = key(3600.0, "longest session in an instance")
     drain_s: Seconds = key(30.0, "longest wait for open requests of an instance that is to stop")
     route_drain_s: Seconds = key(2.5, "how long every ingress has to drop an instance's address before it is stopped")
     stop_timeout_s: Seconds = key(10.0, "time between SIGTERM and SIGKILL of an instance (default of an app)")

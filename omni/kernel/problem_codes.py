@@ -197,8 +197,8 @@ _ROWS = (
     (
         "instance_not_running",
         409,
-        "The instance is about to end or has ended.",
-        "GET /app/<app>/instances shows its successor.",
+        "The instance does not run yet, is about to end or has ended.",
+        "GET /app/<app>/instances?status=running lists those that run.",
     ),
     (
         "single_member",
@@ -300,6 +300,18 @@ _ROWS = (
         409,
         "The call destroys data, and nobody has said that this is meant.",
         "Repeat it with `?confirm=<name>`; with `?dry_run=true` it shows what would be lost.",
+    ),
+    (
+        "too_many_sessions",
+        409,
+        "As many sessions are open as the node, or the member, takes.",
+        "End one of them; `limits.exec_sessions` is the node's limit.",
+    ),
+    (
+        "ticket_used",
+        409,
+        "A session's ticket is good for one connection within 30 s.",
+        "POST /app/<app>/instances/<id>/exec makes a new one.",
     ),
     ("task_ended", 409, "The task has ended already.", "GET /app/<app>/tasks/<id> shows how."),
     (

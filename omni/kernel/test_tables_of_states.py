@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from instances.exec.states import SESSION
 from instances.states import DEPLOYMENT, INSTANCE, NODE
 from omni.kernel.transitions import TransitionTable
 from releases.states import BUILD
 from services.states import ALERT, NOTICE, REMEDY
 
-_TABLES = [BUILD, INSTANCE, DEPLOYMENT, NODE, ALERT, NOTICE, REMEDY]
+_TABLES = [BUILD, INSTANCE, DEPLOYMENT, NODE, SESSION, ALERT, NOTICE, REMEDY]
 
 
 @pytest.mark.parametrize("table", _TABLES, ids=lambda table: table.noun)

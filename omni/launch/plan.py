@@ -210,7 +210,7 @@ def web_command(config: Config, member: Member) -> tuple[str, ...]:
         "--log-config": str(Path(__file__).with_name("granian_log.json")),
     }
     flat = [word for pair in options.items() for word in pair]
-    return (sys.executable, "-m", "granian", *flat, "--no-ws", "--respawn-failed-workers", "omni.front:app")
+    return (sys.executable, "-m", "granian", *flat, "--respawn-failed-workers", "omni.front:app")
 
 
 def broker(config: Config) -> list[ProcessSpec]:

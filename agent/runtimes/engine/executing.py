@@ -27,7 +27,7 @@ async def execute(engine: Engine, container: str, command: str, timeout_s: float
     running = asyncio.ensure_future(engine.call(lambda client: _collect(client, made["Id"])))
     done, _ = await asyncio.wait([running], timeout=timeout_s)
     if not done:
-        await _end(engine, made["Id"], container)
+        await end(engine, made["Id"], container)
         running.add_done_callback(lambda task: task.cancelled() or task.exception())
         return Executed(None, "")
     said = running.result()
@@ -35,7 +35,7 @@ async def execute(engine: Engine, container: str, command: str, timeout_s: float
     return Executed(about.get("ExitCode"), said[-_OUTPUT:].decode("utf-8", "replace"))
 
 
-async def _end(engine: Engine, execution: str, container: str) -> None:
+async def end(engine: Engine, execution: str, container: str) -> None:
     """A command that took too long: the engine has no call for that, so its processes are ended here."""
     with contextlib.suppress(EngineError, OSError):
         pid = int((await engine.call(lambda client: client.exec_inspect(execution)))["Pid"])

@@ -20,17 +20,13 @@ _BLOCK = 64 * 1024
 
 async def get(url: str, path: str, query: dict[str, str]) -> AsyncGenerator[bytes, None]:
     """An empty piece when the engine has begun to answer, then the body as it comes. Raises Away and Declined."""
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            reader, writer = await _connect(url)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise Away(f"no answer from the engine at {url}: {error}") from error
+    reader, writer = await opened(url)
     try:
         head = f"GET {path}?{urlencode(query)} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
         writer.write(head.encode("ascii"))
         await writer.drain()
         async with asyncio.timeout(CONNECT_S * 2):
-            status, headers = await _head(reader)
+            status, headers = await answered(reader)
         if status != 200:
             raise Declined(status, f"the engine answered {status}")
         yield b""
@@ -43,6 +39,15 @@ async def get(url: str, path: str, query: dict[str, str]) -> AsyncGenerator[byte
             writer.transport.abort()
 
 
+async def opened(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection of its own to the engine. Raises Away."""
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            return await _connect(url)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise Away(f"no answer from the engine at {url}: {error}") from error
+
+
 async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     parts = urlsplit(url)
     if parts.scheme in ("unix", "http+unix"):
@@ -52,7 +57,8 @@ async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
     raise ValueError("unix:// or tcp:// is wanted")
 
 
-async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+async def answered(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    """Status and headers of an answer; what follows them stays unread. Raises OSError, ValueError, EOFError."""
     words = (await reader.readuntil(b"\r\n")).split(b" ", 2)
     headers: dict[str, str] = {}
     while (line := (await reader.readuntil(b"\r\n")).rstrip(b"\r\n")) and len(headers) < 100:
