@@ -73,7 +73,8 @@ export function startActing(refresh) {
     if (kind.startsWith("text/html")) dialog.innerHTML = await answer.text();
     else problem(kind.includes("json") ? await answer.json() : {});
     if (!dialog.open) dialog.showModal();
-    const first = dialog.querySelector("input:not([type=hidden]), .button.primary, .button.danger, .button");
+    // what destroys is not the first thing that Enter does
+    const first = ["input:not([type=hidden])", ".button.primary", ".button"].map((one) => dialog.querySelector(one)).find(Boolean);
     if (first) first.focus();
   });
   document.addEventListener("click", (event) => {
