@@ -77,7 +77,7 @@ class Operator:
     def open(self, path: str) -> None:
         """The page with its plots and logs drawn. Asked from outside: inside, the content policy forbids to wait."""
         self.page.goto(path)
-        wait_for(lambda: self.page.evaluate(_DRAWN), f"{path} as a whole", 20)
+        wait_for(lambda: self.page.evaluate(_DRAWN), f"{path} as a whole", 60)
 
     def check(self, what: str, pictures: Path) -> None:
         """A picture of the page, no sideways scroll, no finding of axe-core."""
