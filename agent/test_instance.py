@@ -23,6 +23,8 @@ from agent.runtimes.base import Refused, Unavailable, Unknown
 from agent.runtimes.fake import FakeHost, FakeRuntime
 from agent.store import Store
 
+pytestmark = pytest.mark.slow  # all of them together are: ./test.sh fast goes without
+
 RELEASE = ReleaseRef(1, "1", "0" * 64, 1)
 CHECK = HealthCheck(type="exec", command="x", interval_s=0.02)
 

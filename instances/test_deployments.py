@@ -13,7 +13,7 @@ from omni.testing.factories import make_release
 from releases import services as release_services
 from releases.models import Release
 
-pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.slow, pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 
 
 def deployed(platform: Platform, count: int = 1, **fields):

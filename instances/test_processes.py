@@ -12,7 +12,7 @@ from instances.conftest import Platform, call, node_token
 from instances.models import Instance
 from omni.testing.factories import make_app, make_release
 
-pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.slow, pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 
 WORKING = {"web": "./web", "worker": "./worker"}
 

@@ -9,7 +9,7 @@ from instances.conftest import Platform
 from instances.models import Deployment
 from omni.kernel.models import Event
 
-pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.slow, pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 
 
 def test_what_follows_from_a_request_carries_its_id(platform: Platform) -> None:

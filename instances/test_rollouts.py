@@ -12,7 +12,7 @@ from omni.kernel import clock
 from omni.kernel.models import Event
 from omni.testing.factories import make_release
 
-pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.slow, pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 
 # -- by hand
 

@@ -9,7 +9,7 @@ from instances.models import Instance
 from instances.test_deployments import deployed
 from omni.kernel.models import Event
 
-pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.slow, pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 
 
 # -- canary

@@ -33,6 +33,8 @@ from releases.worker_client import (
     WorkerClientError,
 )
 
+pytestmark = pytest.mark.slow  # all of them together are: ./test.sh fast goes without
+
 
 @pytest.fixture(autouse=True)
 def lease() -> None:

@@ -17,6 +17,8 @@ from agent.ingress.testbed.bed import until
 from agent.ingress.testbed.control import ControlPlane
 from agent.routing import HostRoute, Routes
 
+pytestmark = pytest.mark.slow  # all of them together are: ./test.sh fast goes without
+
 
 def routes(epoch: int, index: int, host: str = "a.x", cluster: str = "c") -> Routes:
     return Routes(cluster, epoch, index, [HostRoute(host, 1)])

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from agent.logs import bucket, hole, lines
 from agent.logs.tail import NAMES, Tail
 
+pytestmark = pytest.mark.slow  # all of them together are: ./test.sh fast goes without
+
 ANY_PATH = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 

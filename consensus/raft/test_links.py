@@ -24,6 +24,8 @@ from consensus.raft.messages import FRAME_MAX, Message, encode
 from consensus.raft.real_members import free_ports, wait_for
 from consensus.tls import Identity, client_context
 
+pytestmark = pytest.mark.slow  # all of them together are: ./test.sh fast goes without
+
 SECRET = "s" * 40
 PING: Message = {"type": "ping", "able": True, "version": "1", "term": 1, "applied": 1, "fresh": False}
 

@@ -9,6 +9,8 @@ import pytest
 
 from consensus.raft.simulated import World
 
+pytestmark = pytest.mark.slow  # all of them together are: ./test.sh fast goes without
+
 SEEDS = int(os.environ.get("OMNI_TEST_RAFT_SEEDS", "0"))
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instances.plan import actions as act
 from instances.plan.model import Compared, DeploymentView, Figures, ReleaseView, Strategy
 from instances.plan.world import World, nodes, release
+
+pytestmark = pytest.mark.slow  # all of them together are: ./test.sh fast goes without
 
 EVENTS = st.one_of(
     st.tuples(st.just("agent"), st.integers(0, 30)),

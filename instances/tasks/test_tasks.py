@@ -13,7 +13,7 @@ from instances.models import Instance, Node, Task
 from instances.tasks.runner import Runner
 from omni.testing.factories import make_app, make_org, make_token
 
-pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.slow, pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 MIGRATING = {"web": "./web", "release": "./migrate"}
 
 

@@ -12,7 +12,7 @@ from instances.models import Instance, Volume
 from omni.kernel.models import Event
 from omni.testing.factories import make_app, make_org, make_token
 
-pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.slow, pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from omni.front.requests import Answer
 from omni.front.test_front import request
 from omni.kernel.errors import NoLeader, OmniError, OutcomeUnknown, TooLarge
 
+pytestmark = pytest.mark.slow  # all of them together are: ./test.sh fast goes without
+
 ME = "127.0.0.1:1"
 NOT_LEADER = b'{"code":"no_leader"}'
 
