@@ -64,5 +64,5 @@ def too_little(need: Need, free_memory_mb: int, free_cpu: float) -> str | None:
 def too_close(need: Need, own: int) -> str | None:
     """The reason in the app's own instances on the node."""
     if need.anti_affinity == "required" and own:
-        return f"the node has {own} instances of this app, and anti_affinity is required"
+        return f"the node has {own} of the app's instances of this type, and anti_affinity is required"
     return None

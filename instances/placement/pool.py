@@ -121,7 +121,7 @@ class Pool:
 
     def _score(self, index: int, own: Mapping[int, int], need: Need) -> str:
         node = self._fixed.nodes[index]
-        told = f"{own.get(node.id, 0)} instances of this app, {self._memory[index]} MB allocated"
+        told = f"{own.get(node.id, 0)} of the app's instances of this type, {self._memory[index]} MB allocated"
         if need.spread_by:
             told += f", {need.spread_by} = {node.labels.get(need.spread_by, '(none)')}"
         return told
@@ -216,7 +216,7 @@ class _Walk:
         need, told = self._need, dict[str, int]()
         for lacks, (count, most) in self._short.items():
             texts = {
-                "close": "the node has an instance of this app, and anti_affinity is required",
+                "close": "the node has one of the app's instances of this type, and anti_affinity is required",
                 "memory": f"{need.memory_mb} MB of memory are needed, at most {max(most, 0):g} are free",
                 "cpu": f"a CPU weight of {need.cpu:g} is needed, at most {max(round(most, 2), 0):g} is free",
             }

@@ -129,7 +129,10 @@ def _ask(request: HttpRequest, action: Action, path: str, body: dict[str, Any] |
 def _do(request: HttpRequest, action: Action, path: str, body: dict[str, Any] | None) -> HttpResponse:
     if action.typed and request.POST.get("typed", "").strip() != request.POST.get(action.typed):
         raise InvalidInput(f"Type {request.POST.get(action.typed)} to confirm.")
-    found = call(request, action.method, path, body, query=_query(request), key=_key(request))
+    query = _query(request)
+    if action.confirms:
+        query["confirm"] = request.POST.get("typed", "").strip()
+    found = call(request, action.method, path, body, query=query, key=_key(request))
     if not found.ok:
         return _refused(request, action.name, found)
     said = _said(action.done, request) + plans.outcome(found.body)

@@ -34,7 +34,8 @@ class Action:
     """`path` names its `references`, which are fields of the form; `question` and `done` may name any field.
 
     `settled`: further values of the form that the question fixes, such as a time from now on.
-    `asks`: shows the dry run first. `typed`: the field whose value has to be typed to confirm. `after`: where to go
+    `asks`: shows the dry run first. `typed`: the field whose value has to be typed to confirm;
+    `confirms`: the API is told what was typed, because data may go with it. `after`: where to go
     when what the page showed is gone.
     """
 
@@ -53,6 +54,7 @@ class Action:
     rehearses: bool = True
     danger: bool = False
     typed: str = ""
+    confirms: bool = False
     after: str = ""
 
 
@@ -85,8 +87,9 @@ _TABLE = (
     Action("restart", "Restart", "POST", _APP + "/restart", _ONE,
            "Replace every instance of {name} by a new one, the new ones first?", "{name} restarts.", button="Restart"),
     Action("delete", "Delete", "DELETE", _APP, _ONE,
-           "Delete {name} for good? Its instances, logs, builds, releases and figures go with it.",
-           "{name} is being deleted.", button="Delete for good", danger=True, typed="name", after="/admin/app/"),
+           "Delete {name} for good? Its instances, logs, builds, releases, figures and volumes go with it.",
+           "{name} is being deleted.", button="Delete for good", danger=True, typed="name", confirms=True,
+           after="/admin/app/"),
     Action("rollback", "Roll back", "POST", _APP + "/rollback", _ONE,
            "Go back to {shown}? Code and configuration of that release come back.", "{name} goes back to {shown}.",
            button="Roll back", body=_release),

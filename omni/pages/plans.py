@@ -71,6 +71,10 @@ def _step(action: Mapping[str, Any]) -> Step:
         return Step("other", "The new release takes over", why)
     if what == "await_promotion":
         return Step("other", "Waits until somebody promotes it", why)
+    if what == "destroy_volume":
+        size = action.get("size_bytes")
+        told = f", {size / 1_000_000:.1f} MB," if isinstance(size, int) else ""
+        return Step("other", f"The data of volume {action.get('volume')}{told} on {node} is destroyed for good", why)
     return Step("other", str(what).replace("_", " ").capitalize(), why)
 
 

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from apps.models import ConfigRevision
 from consensus import gate
 from consensus.fake import FakeLease
-from instances.models import Deployment
+from instances.models import Deployment, Volume
 from omni.kernel import clock
 from omni.kernel.models import Event
 from omni.pages.actions import ACTIONS
@@ -232,6 +232,27 @@ def test_an_app_is_deleted_only_when_its_name_was_typed(console: Client, home: d
     app = home["app"]
     wrong = ask(console, "delete", app=app.pk, name="web", step="do", typed="webb")
     assert wrong.status_code == 422
+    right = ask(console, "delete", app=app.pk, name="web", step="do", typed="web")
+    assert right.json()["to"] == "/admin/app/"
+    app.refresh_from_db()
+    assert app.desired_state == "deleted"
+
+
+def test_an_app_with_a_volume_is_deleted_after_a_page_that_says_what_is_lost(
+    console: Client, home: dict[str, Any]
+) -> None:
+    app = home["app"]
+    with gate.maintenance("test"):
+        Volume.objects.create(
+            key="k" * 24, app=app, app_number=app.pk, org_number=app.org_id, name="data", path="/data",
+            node_name="n1", size_bytes=12_300_000, created_by="test", created_at=clock.now(),
+        )  # fmt: skip
+    asked = ask(console, "delete", app=app.pk, name="web")
+    assert b"The data of volume data, 12.3 MB, on n1 is destroyed for good" in asked.content
+    lied = ask(console, "delete", app=app.pk, name="other", step="do", typed="other")  # not the app's own name
+    assert lied.status_code == 409
+    app.refresh_from_db()
+    assert app.desired_state != "deleted"
     right = ask(console, "delete", app=app.pk, name="web", step="do", typed="web")
     assert right.json()["to"] == "/admin/app/"
     app.refresh_from_db()
