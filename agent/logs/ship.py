@@ -142,9 +142,11 @@ class Shipper:
 
 
 def _read(source: Source, at_us: int) -> list[list[Any]]:
-    """The next batch; a file that cannot be read or a cursor that cannot be written stops this instance's log only."""
+    """The next batch, no more than its allowance: the posts of one that is held back stay small, for the sake of those
+    whose lines travel with them. A file that cannot be read or a cursor that cannot be written stops this log only."""
     try:
-        return source.tail.batch(at_us, BATCH_LINES) if source.tail.waiting() else []
+        most = min(BATCH_LINES, int(source.allowance.tokens) + 1)
+        return source.tail.batch(at_us, most) if source.tail.waiting() else []
     except OSError as error:
         log.warning("instance %s: its log waits: %s", source.instance_id, error)
         return []

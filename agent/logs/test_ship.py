@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from agent import clock
-from agent.logs.ship import BATCH_LINES, LOOK_S, POST_BYTES, Shipper
+from agent.logs.ship import LOOK_S, POST_BYTES, Shipper
 from agent.logs.tail import CHUNK, Tail
 
 RATE, ALLOWED, BURST = 50_000, 3_000, 10_000
@@ -58,7 +58,7 @@ def test_a_flood_is_slowed_and_counted_while_the_neighbours_lines_go_at_once(
             pass
         assert receiver.lines[2][-1] == f"tick {look}", "the neighbour waits for nobody"
         now[0] += LOOK_S
-    assert len(receiver.lines[1]) <= BURST + ALLOWED * seconds + BATCH_LINES, "held to its rate"
+    assert len(receiver.lines[1]) <= BURST + ALLOWED * seconds + 100, "held to its rate"
     assert receiver.largest <= POST_BYTES + 2 * CHUNK
     told, missing = counted(receiver.lines[1])
     assert told == missing > 0
