@@ -115,8 +115,8 @@ def _one(
     group_s: float,
 ) -> list[Action]:
     if top is None:
-        if alert is None or service.state == "unknown":
-            return []
+        if alert is None or service.state in ("unknown", "degraded"):
+            return []  # not well yet: on its way from a warning to a failure, or back, it is degraded by a minority
         return [Resolve(alert.id, "maintenance" if service.state == "maintenance" else "recovered")]
     if top != service.name:
         return [] if alert is None else [Resolve(alert.id, "grouped", by_name[top].id)]
