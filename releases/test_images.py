@@ -214,6 +214,9 @@ def test_a_build_that_fills_the_engines_disk_says_so() -> None:
         tree.mkdir()
         (tree / "Dockerfile").write_text("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=100\n")
         assert job(engine, "dockerfile", str(tree), folder)["failed"]["code"] == "engine_disk_full"
+        assert engine.docker("ps", "--all", "--quiet") == ""
+        assert len(engine.docker("images", "--all", "--quiet").split()) == 1  # busybox
+        assert not (folder / "package.tar").exists()
     finally:
         engine.stop(keep_images=True)
         subprocess.run(["umount", "--lazy", str(folder)], check=False)
