@@ -82,7 +82,9 @@ class RouteTable:
 
     def judge(self, routes: Routes) -> Verdict:
         """Whether `routes` may replace the table (then the verdict is APPLIED)."""
-        if self._routes is not None:
+        if not routes.cluster_id:
+            return Verdict.OLDER  # than the first leader: the database is nobody's yet, so nobody's routes are in it
+        if self._routes is not None and self._routes.cluster_id:
             if routes.cluster_id != self._routes.cluster_id:
                 return Verdict.FOREIGN
             new, have = (routes.epoch, routes.index), (self._routes.epoch, self._routes.index)

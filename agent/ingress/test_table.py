@@ -45,6 +45,16 @@ def test_another_clusters_routes_are_never_applied(tmp_path: Path) -> None:
     assert table.lookup("b.x") is None
 
 
+def test_what_a_member_says_before_the_first_leader_makes_no_cluster_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "routes.json"
+    table = RouteTable(path)
+    assert asyncio.run(table.apply(routes(0, 0, cluster=""))) is Verdict.OLDER
+    assert not path.exists()
+    table._install(routes(0, 0, cluster=""))  # as it may be on a disk
+    assert asyncio.run(table.apply(routes(1, 1))) is Verdict.APPLIED
+    assert table.lookup("a.x") is not None
+
+
 def test_what_was_applied_is_there_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "routes.json"
     asyncio.run(RouteTable(path).apply(routes(2, 5)))
