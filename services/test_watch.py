@@ -256,6 +256,7 @@ def test_with_the_database_away_it_watches_on_and_writes_later(leader, monkeypat
         leader.tick()
         assert state(service) == "healthy"
         assert standings.latest()["db"]["state"] == "unhealthy"
+        assert leader.watch.tick() == 2.0, "so that what it knows is written soon after the database is back"
     leader.tick()
     assert state(service) == "unhealthy"
     monkeypatch.setattr(standings, "FILE_EVERY_S", 0.0)

@@ -70,8 +70,9 @@ class Watch:
         self.board.read()
         self._look(now)
         standings.tell(self._records())
-        if reachable:
-            self._write(now)
+        if not reachable:
+            return EVERY_S * 2  # the wait for the database took so long; when it is back its rows are old
+        self._write(now)
         return min(max(EVERY_S, (clock.monotonic() - begun) * _SHARE), LONGEST_S)
 
     def _refresh(self, now: float) -> bool:
