@@ -246,6 +246,9 @@ class SwarmRuntime(Runtime):
             swarm = await self._services.swarm()
         except EngineError as error:
             raise Unknown(str(error)) from error
+        place = await self._place(handle)  # the engine's own proxy takes connections before the program does
+        if place is not None and seen.inside not in place.listening():
+            raise Unknown(f"nothing in it listens on port {seen.inside}")
         address = swarm["NodeAddr"] if swarm["NodeID"] == seen.node else node["Status"]["Addr"]
         return Endpoint(str(address), seen.port, routed=True)
 

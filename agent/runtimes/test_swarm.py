@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import platform_of
-from agent.runtimes.base import Runtime, Unavailable, Unknown
+from agent.runtimes.base import Endpoint, Handle, Runtime, Unavailable, Unknown
 from agent.runtimes.engine.client import Engine
 from agent.runtimes.swarm import Settings, SwarmRuntime
 from agent.runtimes.test_contract import Bench, ContractOfPrograms, until
@@ -80,14 +81,26 @@ class TestSwarm(ContractOfPrograms):
         return SwarmBench
 
 
+async def located(runtime: Runtime, handle: Handle) -> Endpoint:
+    """Its port is told a moment after it runs."""
+    found: list[Endpoint] = []
+
+    async def told() -> bool:
+        with contextlib.suppress(Unknown):
+            found.extend(filter(None, [await runtime.endpoint(handle)]))
+        return bool(found)
+
+    await until(told, SwarmBench.patience_s)
+    return found[0]
+
+
 def test_it_is_reached_at_its_nodes_address_and_figures_come_from_the_kernel(bench: SwarmBench):
     async def story() -> None:
         runtime = bench.driver()
         assert (await runtime.probe()).available
         serves = "echo line 1; exec python3 -m http.server $PORT"
         handle = await runtime.start(replace(bench.launch(1), command=serves, env={"PORT": "8123"}))
-        found = await runtime.endpoint(handle)
-        assert found is not None
+        found = await located(runtime, handle)
         assert (found.host, found.routed) == (SwarmBench.SWARM.hosts[0].address, True)
         await until(lambda: answers(found.host, found.port), 60)
         stats = await runtime.stats(handle)
@@ -164,8 +177,7 @@ def test_an_image_runs_anywhere_in_the_swarm_and_is_moved_from_a_lost_node(tmp_p
         serves = "mkdir /w; echo hello >/w/index.html; echo up; exec httpd -f -p $PORT -h /w"
         launch = replace(bench.launch(1), command=serves, env={"PORT": "8123"}, image="web:1", may_move=True)
         handle = await runtime.start(launch)
-        first = await runtime.endpoint(handle)
-        assert first is not None
+        first = await located(runtime, handle)
         assert first.host in [host.address for host in swarm.hosts.hosts[1:]]
         await until(lambda: answers(first.host, first.port), 20)
         assert (await runtime.stats(handle)).memory_bytes is None

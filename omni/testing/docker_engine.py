@@ -127,7 +127,8 @@ class DockerEngine:
             target = line.split()[1]
             if target.startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "--lazy", target], timeout=20, check=False)
-        for path in Path("/sys/fs/cgroup").glob(f"**/{self.cgroup}"):
+        groups = Path("/sys/fs/cgroup")  # not searched to its depth: others' groups come and go meanwhile
+        for path in (groups / self.cgroup, *(controller / self.cgroup for controller in groups.iterdir())):
             with contextlib.suppress(OSError):
                 path.rmdir()
         if not keep_images:

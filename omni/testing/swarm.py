@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import zlib
 from pathlib import Path
 
 from omni.testing import docker_engine, hosts
 from omni.testing.docker_engine import DockerEngine
 from omni.testing.hosts import Hosts, NoNamespaces
+
+_READY_S = 60.0
 
 
 def missing() -> str:
@@ -60,6 +63,18 @@ class Swarm:
             token = manager[0].docker("swarm", "join-token", "--quiet", "worker").strip()
         for engine, host in workers:
             engine.docker("swarm", "join", "--token", token, "--advertise-addr", host.address, f"{address}:2377")
+        deadline = time.monotonic() + _READY_S
+        while self._ready() < len(self.engines):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not every node of the swarm is ready after {_READY_S:g} s")
+            time.sleep(0.1)
+
+    def _ready(self) -> int:
+        try:
+            said = self.engines[0].docker("node", "ls", "--format", "{{.Status}} {{.Availability}}")
+        except RuntimeError:  # it has no leader yet
+            return 0
+        return said.split("\n").count("Ready Active")
 
     def node_of(self, engine: DockerEngine) -> str:
         """Its id in the swarm."""

@@ -44,8 +44,15 @@ class Verdict:
     @property
     def port(self) -> int | None:
         """The port of its node that leads to it."""
-        ports = ((self.task or {}).get("Status", {}).get("PortStatus") or {}).get("Ports") or ()
-        return next((int(one["PublishedPort"]) for one in ports if one.get("PublishedPort")), None)
+        return next((int(one["PublishedPort"]) for one in self._ports() if one.get("PublishedPort")), None)
+
+    @property
+    def inside(self) -> int | None:
+        """The port that it is to listen on."""
+        return next((int(one["TargetPort"]) for one in self._ports() if one.get("TargetPort")), None)
+
+    def _ports(self) -> Sequence[Mapping[str, Any]]:
+        return ((self.task or {}).get("Status", {}).get("PortStatus") or {}).get("Ports") or ()
 
     def observation(self) -> Observation:
         if self.state in ("waiting", "running"):
