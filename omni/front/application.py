@@ -18,13 +18,12 @@ from dataclasses import replace
 from typing import Any
 
 from observing import tracing
-from omni.front import following, intake, sharing, traced, watching
+from omni.front import following, intake, problems, sharing, traced, watching
 from omni.front.copying import Copying, missing
 from omni.front.door import Door
 from omni.front.forwarding import Forwarder, Times, buffered, settled, was_refused
 from omni.front.hop import HEADER, Hop
 from omni.front.leaders import Leaders
-from omni.front.problems import answer as problem_answer
 from omni.front.requests import Answer, BodyTooLarge, ClientGone, ClientIdle, Receive, Request, Scope, Send
 from omni.front.streaming_keys import StreamingKeys
 from omni.front.talks import Talks
@@ -330,7 +329,10 @@ class Front:
         return True
 
     def _refuse(self, request: Request, error: OmniError) -> Answer:
-        answer = problem_answer(error, self._config.me.id, request.headers.get("request-id", "")[:64])
+        me, rid = self._config.me.id, request.headers.get("request-id", "")[:64]
+        answer = (
+            problems.page(error, me, request, rid) if problems.is_page(request) else problems.answer(error, me, rid)
+        )
         answer.headers += [("Omni-Leader", self._leader_name()), ("Omni-Index", str(self._index.seen(0)))]
         return answer
 
