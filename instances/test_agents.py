@@ -161,7 +161,7 @@ def test_assignments_say_everything_an_agent_needs_and_the_environment_only_ther
     app = make_app(platform.org, env={"GREETING": "xyzzy"}, memory_mb=64)
     row = make_instance(app, node=Node.objects.all()[0], status="placed", on_node=True)
     make_instance(app, node=Node.objects.all()[1], status="placed", on_node=True)
-    with django_assert_max_num_queries(5):
+    with django_assert_max_num_queries(6):
         answer = call(node_token(row.node.name), "GET", "/agent/assignments")
     found = from_json(Assignments, answer.json())
     (one,) = found.instances

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -180,7 +181,11 @@ def test_a_bad_upload_fails_with_a_code_and_a_sentence(
 
 
 def test_without_node_a_node_app_is_told_so(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("releases.builders.base.shutil.which", lambda _: None)
+    which = shutil.which
+    monkeypatch.setattr(
+        "releases.builders.base.shutil.which",
+        lambda name, **where: None if name in ("node", "npm") else which(name, **where),
+    )
     plane = Plane(artifact=example("node-web"))
     build(plane)
     assert plane.finished[0]["error"]["code"] == "node_not_available"
