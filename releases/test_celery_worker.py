@@ -142,6 +142,7 @@ def test_a_ring_builds_and_a_second_ring_does_nothing(broker: str, tmp_path: Pat
     assert [body["outcome"] for body in plane.finished] == ["succeeded"]
 
 
+@pytest.mark.long
 def test_kill_nine_of_the_worker_ends_the_build_and_the_next_worker_builds_it(broker: str, tmp_path: Path) -> None:
     marker = f"94{os.getpid()}"
     plane = Plane(artifact=node_hook(f"setsid sleep {marker} & echo up; [ -e /app/quick ] || sleep {marker}"))

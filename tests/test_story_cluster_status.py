@@ -37,6 +37,7 @@ def platform(tmp_path: Path, mariadb: PrivateMariaDB) -> Iterator[Platform]:
     assert running.stop() == 0
 
 
+@pytest.mark.long
 def test_status_and_health_answer_while_the_database_hangs(platform: Platform, mariadb: PrivateMariaDB) -> None:
     leader = platform.leader()
     status = platform.api(leader).ok("GET", "/cluster/status")

@@ -131,6 +131,7 @@ def test_apps_are_served_while_every_process_of_the_control_plane_is_killed(
     assert no_node_was_lost(platform, since)
 
 
+@pytest.mark.long
 def test_agents_restart_what_crashes_while_nobody_tells_them_to(platform: Platform, app: dict[str, Any]) -> None:
     before = instances(platform)
     kill_control_plane(platform)
@@ -155,6 +156,7 @@ def test_agents_restart_what_crashes_while_nobody_tells_them_to(platform: Platfo
     }
 
 
+@pytest.mark.long
 def test_an_ingress_that_restarts_alone_serves_from_its_last_table(platform: Platform, app: dict[str, Any]) -> None:
     kill_control_plane(platform, "agent")
     kill(platform.processes("ingress"))

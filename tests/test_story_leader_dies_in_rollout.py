@@ -35,8 +35,8 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...], str]] = {
 
 
 def _param(case: str) -> Any:
-    """In every run `instances/test_leaders_die.py` walks every phase; with real processes two cases."""
-    return pytest.param(case, marks=() if case in ("rolling", "reverting") else pytest.mark.long)
+    """In every run `instances/test_leaders_die.py` walks every phase; with real processes one case."""
+    return pytest.param(case, marks=() if case == "rolling" else pytest.mark.long)
 
 
 @pytest.fixture(scope="module")

@@ -117,6 +117,7 @@ def _led_by_others(api: Api, address: str) -> dict[str, Any] | None:
     return status if status["leader"] not in (None, address) and len(status["members"]) == 2 else None
 
 
+@pytest.mark.long
 def test_a_lost_nodes_replacement_joins_with_a_fresh_disk(platform: Platform, nodes: Nodes) -> None:
     api = platform.api(platform.leader())
     api.create("before")
@@ -135,6 +136,7 @@ def test_a_lost_nodes_replacement_joins_with_a_fresh_disk(platform: Platform, no
     assert moved["leader"] == f"127.0.0.1:{port}", "it has everything that it needs to lead"
 
 
+@pytest.mark.long
 def test_without_a_majority_reads_go_on_and_writes_are_refused_until_one_more_is_back(
     platform: Platform, nodes: Nodes
 ) -> None:

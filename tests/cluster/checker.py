@@ -34,7 +34,8 @@ class Case:
     def of(cls, ops: list[Op], evidence: Evidence, *, principal: str = "token:1", strict_reads: bool = True) -> Case:
         by_rid: dict[str, list[Event]] = defaultdict(list)
         for event in evidence.events:
-            by_rid[event.rid].append(event)
+            if not event.is_a_consequence:
+                by_rid[event.rid].append(event)
         return cls(ops, evidence, principal, strict_reads, dict(by_rid))
 
     def applied_at(self, op: Op) -> set[int]:

@@ -25,6 +25,12 @@ class Event:
     object_id: int
     app_id: int | None
     change: dict[str, Any] = field(default_factory=dict)
+    actor: str = ""
+
+    @property
+    def is_a_consequence(self) -> bool:
+        """Done later by the platform, a node or a worker: it carries the id of the request that it follows from."""
+        return self.actor.startswith(("system:", "agent:", "worker:"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ _MARK = "--of--"
 _QUERIES = {
     "fence": "SELECT epoch, write_index FROM consensus_fence WHERE id = 1",
     "events": "SELECT `key`, epoch, HEX(claim), HEX(member), HEX(request_id), kind, object_id, IFNULL(app_id, 0), "
-    "HEX(`change`) FROM kernel_event ORDER BY `key`",
+    "HEX(`change`), HEX(actor) FROM kernel_event ORDER BY `key`",
     "apps": "SELECT id, HEX(name), HEX(description), instances, revision, desired_state FROM apps_app",
     "replies": "SELECT scope, write_index FROM consensus_storedreply",
     "instances": "SELECT i.id, i.app_id, i.slot, i.release_id, IFNULL(HEX(n.name), ''), i.status "
@@ -105,7 +111,7 @@ def _text(hexadecimal: str) -> str:
 
 
 def _event(row: list[str]) -> Event:
-    key, epoch, claim, member, rid, kind, object_id, app_id, change = row
+    key, epoch, claim, member, rid, kind, object_id, app_id, change, actor = row
     return Event(
         index=int(key) // ORDINALS,
         ordinal=int(key) % ORDINALS,
@@ -117,6 +123,7 @@ def _event(row: list[str]) -> Event:
         object_id=int(object_id),
         app_id=int(app_id) or None,
         change=json.loads(_text(change)),
+        actor=_text(actor),
     )
 
 
