@@ -24,8 +24,6 @@ from tests.running_platform import EXAMPLES, PROJECT, Platform, archive, wait_fo
 pytestmark = [pytest.mark.story, pytest.mark.slow]
 
 LEASE_S = 5.0
-REPLACED_S = 10.0  # after the lease, all healthy again (the app itself starts at once)
-SLOW_MACHINE = float(os.environ.get("OMNI_TEST_SLOW", "2"))  # other work shares the processors of a test machine
 
 
 @pytest.fixture(scope="module")
