@@ -9,6 +9,7 @@ import pytest
 from tests.running_platform import Platform
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook, and would come before us
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `--dist loadgroup`: stories that share a platform stay in one process, whatever file they are in."""
     for item in items:
