@@ -14,7 +14,7 @@ import time
 import psutil
 import pytest
 
-from agent.ingress.testbed.bed import ROOT, Bed, Load, route, until
+from agent.ingress.testbed.bed import ROOT, Bed, Load, exactly, route, until
 from agent.ingress.testbed.control import ControlPlane
 from agent.routing import HostRoute, Target
 
@@ -94,7 +94,7 @@ def test_headers_streams_uploads_and_websockets_pass_through(bed: Bed, control: 
         assert b" 101 " in sock.recv(4096).split(b"\r\n")[0]
         for word in (b"one", b"two"):
             sock.sendall(word)
-            assert sock.recv(len(word), socket.MSG_WAITALL) == word
+            assert exactly(sock, len(word)) == word
 
 
 @pytest.mark.parametrize("keep_alive", [True, False], ids=["keep-alive", "new connections"])

@@ -48,6 +48,14 @@ def until(condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -
         time.sleep(0.01)
 
 
+def exactly(sock: socket.socket, count: int) -> bytes:
+    """That many bytes, in however many pieces they come; fewer only at the end of the stream."""
+    found = b""
+    while len(found) < count and (piece := sock.recv(count - len(found))):
+        found += piece
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
@@ -177,7 +185,7 @@ class Bed:
 
             def talk(data: bytes) -> bytes:
                 sock.sendall(data)
-                return sock.recv(len(data))
+                return exactly(sock, len(data))
 
             yield talk
 
