@@ -18,6 +18,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Groups that are given and not kept once had every shared platform twice, side by side, and nobody was told."""
+    if getattr(session.config.option, "loadgroup", False) and any("@" not in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist does not keep the groups with this pytest: install what is pinned")
+
+
 def _is_shared(item: pytest.Item, fixture: str) -> bool:
     found = item._fixtureinfo.name2fixturedefs.get(fixture, ()) if isinstance(item, pytest.Function) else ()
     return bool(found) and found[-1].scope == "session"
