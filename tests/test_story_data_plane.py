@@ -83,8 +83,14 @@ def kill_control_plane(platform: Platform, *more: str) -> None:
         os.kill(platform.supervisor(member), signal.SIGKILL)
         for role in (*CONTROL_PLANE, *more):
             kill(platform.processes(f"node-{port}/{role}"))
-    for role in (*CONTROL_PLANE, *more):
-        assert not any(platform.processes(f"node-{port}/{role}") for port in ports(platform))
+    for role in (*CONTROL_PLANE, *more):  # one that was being born when its parent was killed is killed, too
+
+        def gone(role: str = role) -> bool:
+            left = [process for port in ports(platform) for process in platform.processes(f"node-{port}/{role}")]
+            kill(left)
+            return not left
+
+        wait_for(gone, f"the end of every {role}", 10)
 
 
 def nobody_answers(platform: Platform) -> bool:
