@@ -158,6 +158,13 @@ class DockerEngine:
             raise RuntimeError(f"docker {' '.join(arguments[:3])}: {done.stderr.strip()[-2000:]}")
         return done.stdout
 
+    def output(self, container: str) -> tuple[str, str]:
+        """What the engine has kept of a container's stdout and stderr."""
+        done = self._try("logs", container)
+        if done.returncode != 0:
+            raise RuntimeError(f"docker logs: {done.stderr.strip()[-2000:]}")
+        return done.stdout, done.stderr
+
     def _try(
         self, *arguments: str, timeout_s: float = 60, stdin: bytes | None = None
     ) -> subprocess.CompletedProcess[str]:
