@@ -216,6 +216,7 @@ def _log_in(client: Client, name: str) -> None:
     client.force_login(User.objects.get(username=name), backend="accounts.console_login.ConsoleBackend")
 
 
+@pytest.mark.slow
 def test_whoever_knows_the_password_changes_it_and_only_this_session_goes_on() -> None:
     make_user("ines", password="the old one, long")
     here, elsewhere = Client(), Client()

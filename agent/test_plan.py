@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,6 +138,7 @@ def happen(life: Life, event: str, value: Any) -> None:
         life.ignores_term = value
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.lists(EVENTS, max_size=40), st.sampled_from(["always", "on_failure", "never"]))
 def test_every_life_obeys_the_table_and_comes_to_its_end(events: list[tuple[str, Any]], policy: str):
@@ -159,6 +161,7 @@ def test_every_life_obeys_the_table_and_comes_to_its_end(events: list[tuple[str,
     assert life.deleted
 
 
+@pytest.mark.slow
 @given(st.lists(EVENTS, max_size=30))
 def test_an_agent_that_dies_between_any_two_steps_goes_on_from_the_record(events: list[tuple[str, Any]]):
     """The record alone decides: reading it back from JSON changes nothing."""
@@ -360,6 +363,7 @@ def test_restart_policies_say_what_an_end_by_itself_means():
         assert ended.observed.status == status, policy
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.lists(EVENTS, max_size=40))
 def test_what_runs_once_is_started_once_whatever_happens(events: list[tuple[str, Any]]):

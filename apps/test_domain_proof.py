@@ -118,6 +118,7 @@ def test_no_record_no_name_and_another_value_are_missing(server: DnsServer) -> N
     assert ask(server, domain="a" * 60 + ".b" * 90 + ".example.org").verdict == "missing"
 
 
+@pytest.mark.slow
 def test_an_error_and_silence_are_unknown_and_bounded(server: DnsServer) -> None:
     server.rcode = dns.rcode.SERVFAIL
     assert ask(server).verdict == "unknown"

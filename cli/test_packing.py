@@ -46,6 +46,7 @@ patterns = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     files=st.sets(st.lists(names, min_size=1, max_size=3).map(tuple), min_size=1, max_size=12),

@@ -13,6 +13,7 @@ def shop(omni: Omni) -> None:
     omni("apps", "create", "shop")
 
 
+@pytest.mark.slow
 def test_run_sends_the_line_shows_the_log_and_says_how_it_ended(omni: Omni, api: FakeApi) -> None:
     result = omni("run", "-e", "A=b=c", "shop", "python", "x.py", "--all", "two words")
     assert result.code == 0, result.err

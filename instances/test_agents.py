@@ -141,6 +141,7 @@ def test_unknown_instances_and_those_of_other_nodes_are_named(platform, placed):
     assert placed.status == "placed"
 
 
+@pytest.mark.slow
 def test_history_is_bounded(platform, placed):
     for seq in range(1, 130):
         status, health = ("running", "healthy") if seq % 2 else ("running", "unhealthy")
@@ -214,6 +215,7 @@ def test_routes_name_healthy_wanted_instances_only(platform, in_gate):
     assert again.status_code == 304
 
 
+@pytest.mark.slow
 def test_an_app_whose_only_nodes_are_lost_is_served_by_them_until_another_instance_is_healthy(platform, in_gate):
     """A node that fell silent may well run what it ran: it was once taken out, and the app answered 503 meanwhile."""
     app = deployed(platform, 1)

@@ -198,6 +198,7 @@ def test_drain_moves_and_activate_takes_back(platform):
     assert platform.call("POST", f"/nodes/{node.pk}/activate").json()["status"] == "ready"
 
 
+@pytest.mark.slow
 def test_no_room_waits_and_room_is_taken_when_another_app_stops(platform, in_gate):
     big = platform.app(instances=3)
     ConfigRevision.objects.filter(app=big)
@@ -238,6 +239,7 @@ def test_a_plan_made_from_old_rows_is_refused_whole(platform, in_gate):
     assert Instance.objects.filter(app=app).count() == 2
 
 
+@pytest.mark.slow
 def test_deletion_leaves_nothing(platform, in_gate, tmp_path, monkeypatch):
     from instances import services
 

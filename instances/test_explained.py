@@ -60,6 +60,7 @@ def test_a_deploy_that_would_find_no_room_says_so_first(platform):
     assert len(plan["pending"][0]["verdicts"]) == 3
 
 
+@pytest.mark.slow
 def test_an_instance_that_waits_for_room_shows_it_in_its_details(platform):
     app = deployed(platform, 1)
     assert platform.call("POST", f"/app/{app.pk}/scale", {"instances": 200}).status_code == 202

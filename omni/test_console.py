@@ -45,6 +45,7 @@ def rows() -> dict[str, Any]:
     return {"app": app, "instance": instance, "token": make_token(org)}
 
 
+@pytest.mark.slow
 def test_every_registered_table_opens(console: Client, rows: dict[str, Any]) -> None:
     assert console.get("/admin/").status_code == 200
     for model in admin.site._registry:
@@ -101,6 +102,7 @@ def test_logging_in_writes_no_control_plane_row() -> None:
     assert User.objects.get(username="boss").last_login is None
 
 
+@pytest.mark.slow
 def test_no_page_names_another_host(console: Client, rows: dict[str, Any]) -> None:
     import re
 

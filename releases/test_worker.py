@@ -368,6 +368,7 @@ def test_the_platforms_own_failure_is_not_blamed_on_the_upload(build: Build, mon
     assert "secret detail" not in plane.finished[0]["error"]["detail"]
 
 
+@pytest.mark.slow
 def test_an_election_in_mid_build_is_ridden_over(build: Build) -> None:
     plane = Plane(artifact=example("hello"))
     original = plane.claim_for

@@ -149,6 +149,7 @@ def test_no_mix_of_names_and_links_leads_outside(
     assert {path.name for path in room.iterdir()} == {"a.tar", "tree"}
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.sampled_from(sorted(CORPUS)), changes=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=6)

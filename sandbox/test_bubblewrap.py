@@ -245,6 +245,7 @@ def test_without_die_with_parent_it_outlives_who_started_it(facts: Facts, tree: 
     wait_for(lambda: not alive(marker))
 
 
+@pytest.mark.slow
 def test_limits_per_process_hold(facts: Facts, tree: Path) -> None:
     done = run(spec(tree, "head -c 5000000 /dev/zero > big", rlimits=Rlimits(file_bytes=1_000_000)), facts)
     assert done.returncode != 0

@@ -50,6 +50,7 @@ def test_a_fork_bomb_meets_its_limit_and_dies_whole(name: str) -> None:
     assert Group.open(name) is None
 
 
+@pytest.mark.slow
 def test_a_quota_of_a_fifth_of_a_core_is_kept(name: str) -> None:
     group = Group.create(name, None, cpu_quota=0.2)
     process = subprocess.Popen(group.enter(["/bin/sh", "-c", "while :; do :; done"]))

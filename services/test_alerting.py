@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,7 @@ def worlds(draw):
     return made
 
 
+@pytest.mark.slow
 @given(worlds(), worlds())
 def test_after_any_change_each_trouble_has_one_alert_and_the_plan_is_done(before, after):
     standing = carried_out(plan(before, [], NOW, 0), [])

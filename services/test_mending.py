@@ -160,6 +160,7 @@ def test_a_remedy_that_cannot_begin_says_why(leader):
     assert (run.status, run.detail) == ("failed", "the app is gone")
 
 
+@pytest.mark.slow
 def test_a_remedy_that_nobody_ends_is_failed_at_its_deadline(leader):
     service = ill(leader, type="webhook", url="http://10.0.0.7/mend")
     gate.run(lambda tx: mending.begin(tx, service, "test"), actor=system("test"), cause="test")  # and the leader died

@@ -61,6 +61,7 @@ def test_each_change_is_one_numbered_event_and_a_quiet_tick_writes_nothing(leade
     assert Event.objects.count() == before
 
 
+@pytest.mark.slow
 def test_a_dead_database_is_one_alert_and_its_dependents_are_named_in_it(leader, told):
     database = make_service("database")
     apps = [make_service(f"app-{n}", depends_on=["database"]) for n in range(4)]
@@ -171,6 +172,7 @@ def test_a_silence_can_be_made_from_an_alert_and_ended(leader):
     assert bad.status_code == 422
 
 
+@pytest.mark.slow
 def test_a_removed_service_resolves_its_alert(leader):
     service = make_service("db")
     leader.say((service, "failing"))

@@ -342,6 +342,7 @@ def test_the_words_are_those_of_the_verdict_not_of_a_check_that_has_not_turned_i
     assert said == [("passing", "passing")] * 2 + [("failing", "failing")] * 2 + [("passing", "passing")]
 
 
+@pytest.mark.slow
 def test_a_check_that_hangs_holds_up_no_other():
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

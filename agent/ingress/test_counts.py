@@ -96,6 +96,7 @@ def rotate(path: Path, number: int) -> None:
     path.rename(path.with_name(f"access-2026-11-22T10-00-0{number}.000-size.log"))
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["write", "half", "rotate", "read", "reopen"]), max_size=30))
 def test_every_line_is_read_once_whatever_happens_between(tmp_path_factory, steps: list[str]) -> None:
     path = tmp_path_factory.mktemp("log") / "access.log"

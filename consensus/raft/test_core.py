@@ -190,6 +190,7 @@ class Uncured(Core):
         self._SyncObj__raftLastApplied = whole.last[1]
 
 
+@pytest.mark.slow
 def test_without_the_cure_stray_entries_are_called_a_success(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     apply, called = entries.apply, []
     for seed in range(40):  # it takes a tick between two chunks
@@ -201,6 +202,7 @@ def test_without_the_cure_stray_entries_are_called_a_success(make: Make, monkeyp
     assert called
 
 
+@pytest.mark.slow
 def test_a_snapshot_never_makes_stray_entries_a_success(make: Make) -> None:
     for seed in range(5):
         world = make(seed=seed)

@@ -48,6 +48,7 @@ OPERATIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(OPERATIONS)
 def test_a_journal_is_what_was_written_whenever_its_process_is_killed(
     tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, Any]]

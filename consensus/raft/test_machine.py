@@ -83,6 +83,7 @@ def test_no_command_raises_and_a_refusal_changes_nothing(command: Any) -> None:
     json.dumps(after)
 
 
+@pytest.mark.slow
 @given(st.lists(COMMANDS, max_size=8))
 def test_the_same_commands_make_the_same_state_and_change_no_earlier_one(commands: list[dict[str, Any]]) -> None:
     states = [machine.empty()]

@@ -203,6 +203,7 @@ def test_ready_means_that_a_write_would_be_accepted(
     assert ask("GET", "/health/ready").status_code == 503
 
 
+@pytest.mark.slow
 def test_a_database_of_another_cluster_is_no_database_of_ours(raft: Raft, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = parts.read_database("ours")
     monkeypatch.setattr(parts, "database", Probe(lambda: seen, lambda why: parts.Database(False, why)))

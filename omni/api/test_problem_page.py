@@ -66,6 +66,7 @@ def _raised() -> set[tuple[str, int]]:
     return found | set(FROM_THE_FRAMEWORK.items()) | {("csrf", 403)}
 
 
+@pytest.mark.slow
 def test_the_list_of_problems_is_the_error_tree_and_every_refusal() -> None:
     listed = {(entry.code, entry.status) for entry in CODES}
     raised = _raised()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
 from omni.daemon.own_web import OwnWeb
 
 
@@ -22,6 +24,7 @@ def test_a_web_server_that_is_gone_is_noticed_at_the_second_look_and_its_return_
     assert not web.listens
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_get_round_to_accept_is_there() -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))

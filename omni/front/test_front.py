@@ -129,6 +129,7 @@ def test_a_write_that_waited_for_its_end_says_its_outcome(status: int) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_waiting_read_ends_at_its_time_out() -> None:
     shown = Shown()
     answer = asyncio.run(watching(shown).read(request(query="index=5&wait=1"), shown.ask))

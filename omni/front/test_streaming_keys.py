@@ -36,6 +36,7 @@ def test_uploads_without_a_key_hold_nothing(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_another_process_holds_it_until_it_dies_and_what_it_left_is_swept(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from omni.front.streaming_keys import StreamingKeys\n"

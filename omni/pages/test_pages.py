@@ -110,6 +110,7 @@ def test_the_app_page_says_what_is_the_matter(console: Client, home: dict[str, A
     assert "1 of 3 healthy; slot 1 restarted 5 times in 10 minutes: exit 137, out of memory." in page
 
 
+@pytest.mark.slow
 def test_open_alerts_are_told_on_the_overview_and_closed_ones_are_not(console: Client) -> None:
     with gate.maintenance("test"):
         for number, (name, key) in enumerate([("db", 1), ("cache", None)]):

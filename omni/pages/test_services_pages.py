@@ -69,6 +69,7 @@ def confirmed(client: Client, action: str, **form: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_every_page_about_services_opens_with_few_queries_and_no_inline_code(console: Client, db: Service) -> None:
     for number in range(60):
         make_service(f"s{number}", state="healthy")

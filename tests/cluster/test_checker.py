@@ -29,6 +29,7 @@ def _history(choices: list[int], steps: int = 40) -> Case:
 CHOICES = st.lists(st.integers(0, 1 << 16), min_size=20, max_size=300)
 
 
+@pytest.mark.slow
 @given(CHOICES)
 def test_a_right_platform_is_accepted(choices: list[int]) -> None:
     violations = check(_history(choices))
