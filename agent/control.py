@@ -7,7 +7,7 @@ Interprets nothing of what is said.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
@@ -60,6 +60,12 @@ class ControlPlane:
         """Stream a body into a fresh sink; each member that is tried gets a new one, so that no halves are joined."""
         await self._any("GET", path, b"", timeout_s, limit, open_sink)
 
+    async def upload(
+        self, path: str, media_type: str, timeout_s: float, open_chunks: Callable[[], AsyncIterator[bytes]]
+    ) -> Any:
+        """PUT a body as it comes; each member that is tried gets it from the beginning."""
+        return _decoded(await self._any("PUT", path, b"", timeout_s, media_type=media_type, open_chunks=open_chunks))
+
     async def _any(
         self,
         method: str,
@@ -68,11 +74,14 @@ class ControlPlane:
         timeout_s: float,
         limit: int = 64 * 1024 * 1024,
         open_sink: Callable[[], Any] | None = None,
+        media_type: str = "application/json",
+        open_chunks: Callable[[], AsyncIterator[bytes]] | None = None,
     ) -> Response:
-        headers = {**self._headers, "Content-Type": "application/json"} if body else self._headers
+        headers = {**self._headers, "Content-Type": media_type} if body or open_chunks else self._headers
         problem = "no member is configured"
         for position in self._order():
-            request = Request(method, self._members[position] + path, headers, body)
+            chunks = open_chunks() if open_chunks else None
+            request = Request(method, self._members[position] + path, headers, body, chunks)
             try:
                 answer = await fetch(request, timeout_s, limit, open_sink() if open_sink else None, tls=self._tls)
             except WireError as error:

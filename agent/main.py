@@ -33,6 +33,7 @@ from agent.sessions import Sessions
 from agent.store import Store
 from agent.supervisor import Supervisor
 from agent.sync import Assigner, Reporter
+from agent.volume_jobs import VolumeJobs
 from agent.volumes import Volumes
 from observing import journal, tracing
 from sandbox.engines import OFF
@@ -58,7 +59,8 @@ class Agent:
         self.checks = Talk(config.node, incarnation, self.control)
         self.shipper = Shipper(config.node, self.control, config.log_lines_per_s, config.log_burst_lines)
         self.runtimes = runtimes_of(config, facts)
-        self.volumes = Volumes(self.store, self._volumes_in_use, self.reporter.volume)
+        self.jobs = VolumeJobs(self.store, self.control, self._volumes_in_use, self.reporter.volume_job)
+        self.volumes = Volumes(self.store, lambda: self._volumes_in_use() | self.jobs.busy(), self.reporter.volume)
         self.supervisor = Supervisor(
             store=self.store,
             runtimes=self.runtimes,
@@ -72,6 +74,7 @@ class Agent:
             lease=self.lease,
             keeper=Keeper(config_file, Path(config.state_dir)),
             volumes=self.volumes.apply,
+            volume_jobs=self.jobs.apply,
             sessions=self._sessions_wanted,
         )
         self.sessions = Sessions(config, self.supervisor.instances, self.reporter.session)
@@ -109,6 +112,7 @@ class Agent:
             task.cancel()
         await asyncio.gather(stopping, *parts, return_exceptions=True)
         await self.sessions.close()
+        await self.jobs.close()
         await self.supervisor.close()
         for runtime in self.runtimes.values():
             await runtime.close()

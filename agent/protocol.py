@@ -14,7 +14,8 @@ POST /agent/logs                       `LogBatches`: telemetry, acknowledged per
 POST /agent/samples                    `Samples`: telemetry, dropped when nobody takes it
 POST /agent/requests                   `RequestCounts`: telemetry of the ingress
 GET  /agent/routes?index=&wait=        `Routes`: what the ingress serves
-GET  /agent/packages/<sha256>          the tree of a release, an uncompressed tar
+GET  /agent/packages/<sha256>          the tree of a release, an uncompressed tar; the archive of a snapshot
+PUT  /agent/snapshots/<id>             the archive of a volume's snapshot, a tar.gz in chunks
 GET  /agent/exec/<id>                  a WebSocket: input and output of a command (`agent.sessions`)
 =====================================  ==========================================================================
 """
@@ -82,6 +83,47 @@ class VolumeSeen:
     key: str
     size_bytes: int | None = None
     removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeJob:
+    """A snapshot of the volume `key` that is to be made here, or restored into it; until no list names it any more.
+
+    A snapshot may have `max_bytes` of content. A restore takes the archive `sha256` of `size` bytes, in which are
+    `content_bytes`; `root` is whose the volume was and its mode (`uid`, `gid`, `mode`). With `still` nothing
+    may use the volume from the beginning to the end.
+    """
+
+    kind: Literal["snapshot", "restore"]
+    id: int
+    key: str
+    still: bool = True
+    max_bytes: int = 0
+    sha256: str = ""
+    size: int = 0
+    content_bytes: int = 0
+    root: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeJobSeen:
+    """How far it is, and with `ended` how it ended: `reason` is empty when it succeeded, else a word for what failed.
+
+    `skipped` counts what is no file, folder or link (sockets, pipes) and files that went while they were read.
+    """
+
+    kind: Literal["snapshot", "restore"]
+    id: int
+    ended: bool = False
+    reason: str = ""
+    detail: str = ""
+    done_bytes: int = 0
+    sha256: str = ""
+    size: int = 0
+    content_bytes: int = 0
+    files: int = 0
+    skipped: int = 0
+    root: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +207,7 @@ class Assignments:
     node: str
     instances: list[Assignment] = field(default_factory=list)
     volumes: list[VolumeOrder] = field(default_factory=list)
+    volume_jobs: list[VolumeJob] = field(default_factory=list)
     sessions: list[SessionOrder] = field(default_factory=list)
 
 
@@ -255,6 +298,7 @@ class Report:
     gone: list[int] = field(default_factory=list)  # ids whose directory has been removed
     ingress: bool | None = None
     volumes: list[VolumeSeen] = field(default_factory=list)
+    volume_jobs: list[VolumeJobSeen] = field(default_factory=list)
     sessions: list[SessionSeen] = field(default_factory=list)
 
 

@@ -60,6 +60,11 @@ class Store:
             raise ValueError(f"{key!r} is no key of a volume")
         return self.instances_dir / VOLUMES / key
 
+    def beside_volume(self, key: str, what: str) -> Path:
+        """A place of its own next to that volume, on the same disk."""
+        volume = self.volume(key)
+        return volume.with_name(f".{key}.{what}")
+
     def save(self, record: Record) -> None:
         directory = self.directory(record.id)
         directory.mkdir(mode=0o711, exist_ok=True)  # without a sandbox its user must get through to its home

@@ -18,7 +18,7 @@ from agent.logs.ship import Shipper
 from agent.logs.tail import Tail
 from agent.packages import Packages
 from agent.ports import Ports
-from agent.protocol import Assignment, Assignments, Observed, SessionOrder, VolumeOrder
+from agent.protocol import Assignment, Assignments, Observed, SessionOrder, VolumeJob, VolumeOrder
 from agent.record import Record
 from agent.runtimes.absent import AbsentRuntime
 from agent.runtimes.base import Runtime, RuntimeFault
@@ -52,6 +52,7 @@ class Supervisor:
         keeper: Keeper | None = None,
         volumes: Callable[[Sequence[VolumeOrder]], None] | None = None,
         sessions: Callable[[Sequence[SessionOrder]], None] | None = None,
+        volume_jobs: Callable[[Sequence[VolumeJob]], None] | None = None,
     ) -> None:
         self._store = store
         self._runtimes = runtimes
@@ -64,6 +65,7 @@ class Supervisor:
         self._keeper = keeper
         self._volumes = volumes
         self._sessions = sessions
+        self._volume_jobs = volume_jobs
         self._around = Surroundings(
             address, store, packages, ports, self._ports_taken, self._report, self._deleted, self._leased
         )
@@ -106,6 +108,8 @@ class Supervisor:
                 instance.orphan()
         if self._volumes is not None:
             self._volumes(wanted.volumes)
+        if self._volume_jobs is not None:
+            self._volume_jobs(wanted.volume_jobs)
         if self._sessions is not None:
             self._sessions(wanted.sessions)
         self.applied = Applied(wanted.cluster_id, wanted.epoch, wanted.index)

@@ -18,7 +18,17 @@ import orjson
 from agent import backoff, clock
 from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.plain import from_json, to_json
-from agent.protocol import Assignment, Assignments, NodeFacts, Observed, Report, ReportAnswer, SessionSeen, VolumeSeen
+from agent.protocol import (
+    Assignment,
+    Assignments,
+    NodeFacts,
+    Observed,
+    Report,
+    ReportAnswer,
+    SessionSeen,
+    VolumeJobSeen,
+    VolumeSeen,
+)
 from agent.supervisor import ForeignList, Supervisor
 
 log = logging.getLogger(__name__)
@@ -48,6 +58,7 @@ class Reporter:
         self._changes: dict[int, Observed] = {}
         self._gone: set[int] = set()
         self._volumes: dict[str, VolumeSeen] = {}
+        self._jobs: dict[tuple[str, int], VolumeJobSeen] = {}
         self._sessions: dict[int, SessionSeen] = {}
         self._news = asyncio.Event()
         self._facts: NodeFacts | None = None
@@ -64,6 +75,10 @@ class Reporter:
 
     def volume(self, seen: VolumeSeen) -> None:
         self._volumes[seen.key] = seen
+        self._news.set()
+
+    def volume_job(self, seen: VolumeJobSeen) -> None:
+        self._jobs[seen.kind, seen.id] = seen
         self._news.set()
 
     def session(self, seen: SessionSeen) -> None:
@@ -95,10 +110,10 @@ class Reporter:
         told = dict(list(self._changes.items())[:REPORT_MOST])
         gone = sorted(self._gone)[:REPORT_MOST]
         facts = self._facts if self._facts_due else None
-        volumes, sessions = dict(self._volumes), dict(self._sessions)
+        volumes, jobs, sessions = dict(self._volumes), dict(self._jobs), dict(self._sessions)
         report = Report(
             self._node, self._incarnation, list(told.values()), facts, gone,
-            volumes=list(volumes.values()), sessions=list(sessions.values()),
+            volumes=list(volumes.values()), volume_jobs=list(jobs.values()), sessions=list(sessions.values()),
         )  # fmt: skip
         body = orjson.dumps(to_json(report))
         sent_at = clock.monotonic()
@@ -109,6 +124,7 @@ class Reporter:
                 del self._changes[instance_id]
         self._gone -= set(gone)
         self._volumes = {key: seen for key, seen in self._volumes.items() if volumes.get(key) != seen}
+        self._jobs = {key: seen for key, seen in self._jobs.items() if jobs.get(key) != seen}
         self._sessions = {key: seen for key, seen in self._sessions.items() if sessions.get(key) != seen}
         self._facts_due = answer.want_facts or (self._facts_due and facts is None)
         if len(self._changes) > len(told) - len(answer.known) or (answer.want_facts and facts is None):

@@ -21,6 +21,7 @@ from agent.store import Store
 
 log = logging.getLogger(__name__)
 
+OLD = "old"  # what a volume is called for the moment in which a restored one takes its place
 LOOK_S = 60.0
 AGAIN_S = 2.0  # while something that is to be removed is still in use
 MEASURE_S = 20.0  # a tree that takes longer has no size that anybody knows
@@ -42,6 +43,8 @@ class Volumes:
 
     def apply(self, orders: Sequence[VolumeOrder]) -> None:
         wanted = {order.key: order for order in orders if self._store.is_volume(order.key)}
+        for key in wanted:
+            recover(self._store, key)
         if wanted != self._orders:
             self._orders = wanted
             self._news.set()
@@ -83,6 +86,14 @@ class Volumes:
         self._sizes.pop(key, None)
         self._report(VolumeSeen(key, removed=True))
         return True
+
+
+def recover(store: Store, key: str) -> None:
+    """An agent that died between the two names of a restore left the volume without one: it gets its old one back."""
+    volume, old = store.volume(key), store.beside_volume(key, OLD)
+    if not volume.exists() and old.exists():
+        log.warning("volume %s was left without a name in the middle of a restore: it is as before", key)
+        old.rename(volume)
 
 
 def size_of(directory: Path, within_s: float) -> int | None:

@@ -32,13 +32,23 @@ from sandbox.archive_model import (
     clean_name,
 )
 
-__all__ = ["BadArchive", "Limits", "Links", "Packed", "Unpacked", "pack", "unpack"]
+__all__ = ["BadArchive", "Keep", "Limits", "Links", "Packed", "Unpacked", "pack", "unpack"]
 
 _NO_LIMITS = Limits()
 _TREE_ONLY = Links()
 _EARLIEST = 315_532_800  # 1980: zip knows no earlier time
 _OTHER_FORMATS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
 _CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Modes stay as the archive says, but for setuid, setgid and sticky bits; so do times of directories.
+
+    `owner_of` maps the archive's (uid, gid) to whose a thing becomes; None: everything is ours. An empty tree is taken.
+    """
+
+    owner_of: Callable[[int, int], tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +70,21 @@ def unpack(
     links: Links = _TREE_ONLY,
     owner: tuple[int, int] | None = None,
     tick: Callable[[], None] = lambda: None,
+    keep: Keep | None = None,
 ) -> Unpacked:
     """Unpack tar, tar.gz or zip, told apart by content. `owner` (uid, gid) gets everything, the root included.
 
     `destination` must not exist or be empty, in a directory that only the caller writes to; when the archive is
     refused (BadArchive), or `tick`, which is called all the while, raises, nothing of it stays. Times are kept, modes
-    become 644 or 755.
+    become 644 or 755 unless there is a `keep`.
     """
     destination.mkdir(mode=0o755, exist_ok=True)
     if any(destination.iterdir()):
         raise FileExistsError(f"{destination} is not empty")
     try:
         with path.open("rb") as stream:
-            done = _write_tree(_entries(stream, budget := Budget(limits, tick), links), destination, budget, owner)
+            entries = _entries(stream, budget := Budget(limits, tick), links)
+            done = _write_tree(entries, destination, budget, owner, keep)
     except BaseException:
         _empty(destination)
         raise
@@ -126,12 +138,14 @@ def _write_tree(
     entries: Iterable[tuple[Entry, Iterator[bytes]]],
     destination: Path,
     budget: Budget,
-    owner: tuple[int, int] | None,
+    given: tuple[int, int] | None,
+    keep: Keep | None,
 ) -> Unpacked:
     names = Names(budget)
     later: list[Entry] = []
     root = os.fspath(destination)
     for entry, content in entries:
+        owner = _owner(entry, given, keep)
         parents = names.add(entry)
         if entry.kind == "directory":
             parents = [*parents, entry.name]
@@ -140,18 +154,32 @@ def _write_tree(
                 Path(root, parent).mkdir(0o755)
                 _own(f"{root}/{parent}", owner)
         if entry.kind == "file":
-            _write_file(f"{root}/{entry.name}", entry, content, owner)
-        elif entry.kind != "directory":
+            mode = (0o755 if entry.executable else 0o644) if keep is None else entry.mode & 0o777
+            _write_file(f"{root}/{entry.name}", entry, content, owner, mode)
+        elif entry.kind != "directory" or keep is not None:
             later.append(entry)
     for entry in later:
-        _make_link(root, entry, owner)
-    if not names.kinds:
+        if entry.kind != "directory":
+            _make_link(root, entry, _owner(entry, given, keep))
+    for entry in sorted(later, key=lambda entry: entry.name, reverse=True):
+        if entry.kind == "directory":  # what is below it is settled before it may be closed to us
+            _settle_directory(f"{root}/{entry.name}", entry)
+    if not names.kinds and keep is None:
         raise BadArchive("empty_archive", "there is nothing in the archive")
     return Unpacked(budget.files, budget.bytes)
 
 
-def _write_file(path: str, entry: Entry, content: Iterator[bytes], owner: tuple[int, int] | None) -> None:
-    mode = 0o755 if entry.executable else 0o644
+def _owner(entry: Entry, given: tuple[int, int] | None, keep: Keep | None) -> tuple[int, int] | None:
+    return given if keep is None or keep.owner_of is None else keep.owner_of(entry.uid, entry.gid)
+
+
+def _settle_directory(path: str, entry: Entry) -> None:
+    os.chmod(path, entry.mode & 0o777)  # noqa: PTH101 - a string, as everywhere here
+    moment = min(max(entry.mtime, _EARLIEST), int(time.time()))
+    os.utime(path, (moment, moment))
+
+
+def _write_file(path: str, entry: Entry, content: Iterator[bytes], owner: tuple[int, int] | None, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         for piece in content:

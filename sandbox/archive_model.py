@@ -44,14 +44,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where symbolic links may point: inside the tree always; absolutely only below `prefixes` (e.g. this Python)."""
+    """Where symbolic links may point: inside the tree always; absolutely only below `prefixes` (e.g. this Python).
+
+    `anywhere`: they are a program's own data, which only that program follows, in its sandbox.
+    """
 
     prefixes: tuple[str, ...] = ()
+    anywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One member whose name has passed the rules. `target`: raw for a symlink, a clean name for a hard link."""
+    """One member whose name has passed the rules. `target`: raw for a symlink, a clean name for a hard link.
+
+    `mode` and the owner are what the archive says; who unpacks decides whether that counts.
+    """
 
     kind: Kind
     name: str
@@ -59,6 +66,9 @@ class Entry:
     executable: bool = False
     mtime: int = 0
     target: str = ""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
 
 
 class Budget:
@@ -189,6 +199,8 @@ def check_symlink(name: str, target: str, links: Links) -> None:
     _check_text(target, "link target", name)
     if len(target.encode()) > NAME_BYTES:
         raise BadArchive("name_too_long", f"a link target of more than {NAME_BYTES} bytes", name)
+    if links.anywhere:
+        return
     if target.startswith("/"):
         if not _below(target, links.prefixes):
             raise BadArchive("link_escape", "the link points out of the tree", name)

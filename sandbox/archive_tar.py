@@ -138,18 +138,19 @@ def _entry(header: bytes, type_flag: bytes, pending: _Pending, budget: Budget, l
     if not kind_file and size:
         raise BadArchive("bad_size", "a link or directory with content", raw)
     mtime = _mtime(header)
+    uid, gid = _owner(header[108:116], pending, "uid"), _owner(header[116:124], pending, "gid")
     if kind_file:
         _check_file(name, raw, mode)
-        return Entry("file", name, size, bool(mode & 0o100), mtime)
+        return Entry("file", name, size, bool(mode & 0o100), mtime, mode=mode, uid=uid, gid=gid)
     if type_flag == b"2":
         target = _raw_target(header, pending)
         _check_root(name, raw)
         check_symlink(name, target, links)
-        return Entry("symlink", name, target=target, mtime=mtime)
+        return Entry("symlink", name, target=target, mtime=mtime, uid=uid, gid=gid)
     if type_flag == b"1":
         _check_root(name, raw)
         return Entry("hardlink", name, target=_hard_target(_raw_target(header, pending), raw, budget), mtime=mtime)
-    return Entry("directory", name)
+    return Entry("directory", name, mtime=mtime, mode=mode, uid=uid, gid=gid)
 
 
 def _check_file(name: str, raw: str, mode: int) -> None:
@@ -197,6 +198,17 @@ def _size(header: bytes, pending: _Pending) -> int:
     if not (given.isascii() and given.isdigit() and len(given) <= 18):
         raise BadArchive("bad_size", "a pax size that is no number")
     return int(given)
+
+
+def _owner(raw: bytes, pending: _Pending, key: str) -> int:
+    """A number that cannot be read is not worth a refusal: mostly nobody wants it."""
+    given = pending.records.get(key, "")
+    if given.isascii() and given.isdigit() and len(given) <= 10:
+        return int(given)
+    try:
+        return _number(raw, key)
+    except BadArchive:
+        return 0
 
 
 def _mtime(header: bytes) -> int:
@@ -269,7 +281,7 @@ def parse_pax(data: bytes) -> dict[str, str]:
             raise BadArchive("sparse", "sparse files are refused")
         if key == b"hdrcharset" and value not in (b"BINARY", b"ISO-IR 10646 2000 UTF-8"):
             raise BadArchive("bad_pax", "a character set other than UTF-8")
-        if key in (b"path", b"linkpath", b"size"):
+        if key in (b"path", b"linkpath", b"size", b"uid", b"gid"):
             found[key.decode("ascii")] = decode(value)
         position = end
     return found

@@ -7,6 +7,7 @@ user its program runs, so there it is open to every user of that container.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from agent.runtimes.base import Launch, Unavailable
 
@@ -21,6 +22,16 @@ def prepare(launch: Launch, uid: int | None) -> None:
             if made and launch.image:
                 volume.source.chmod(0o777)
             elif uid is not None and not launch.image and volume.source.stat().st_uid != uid:
-                os.chown(volume.source, uid, uid)
+                _give(volume.source, volume.source.stat().st_uid, uid)
         except OSError as error:
             raise Unavailable(f"volume {volume.name} cannot be made: {error}") from error
+
+
+def _give(volume: Path, before: int, uid: int) -> None:
+    """All that its owner has in it changes hands: it was restored before its app had ever run here. Nothing runs on
+    it yet; links are not followed."""
+    for _, folders, files, at in os.fwalk(volume, follow_symlinks=False):
+        for name in (*folders, *files):
+            if os.stat(name, dir_fd=at, follow_symlinks=False).st_uid == before:
+                os.chown(name, uid, uid, dir_fd=at, follow_symlinks=False)
+    os.chown(volume, uid, uid)  # last: until then it is done again
