@@ -296,6 +296,11 @@ def set_volume_node(tx: Transaction, app: App, node: str) -> None:
                   change={**changed, "fields": sorted(changed)})  # fmt: skip
 
 
+def outdate_plans(tx: Transaction, app: App) -> None:
+    """What was planned for the app before this moment is planned anew."""
+    _update(tx, app)
+
+
 def _check_singleton(app: App, fields: dict[str, Any]) -> None:
     """At most one instance of each type."""
     if app.volume_node and fields.get("singleton") is False:

@@ -11,6 +11,8 @@ from instances.models import (
     Node,
     Task,
     Volume,
+    VolumeRestore,
+    VolumeSnapshot,
 )
 from omni.console import register
 
@@ -55,6 +57,30 @@ register(
 )
 register(Volume, columns=("id", "app", "name", "path", "node_name", "status", "size_bytes", "created_at"),
          filters=("status",), search=("name", "app__name"), related=("app",))  # fmt: skip
+register(
+    VolumeSnapshot,
+    columns=(
+        "id",
+        "app",
+        "volume_name",
+        "status",
+        "consistency",
+        "size_bytes",
+        "node_name",
+        "created_by",
+        "created_at",
+    ),
+    filters=("status", "consistency"),
+    search=("volume_name", "app__name"),
+    related=("app",),
+)
+register(
+    VolumeRestore,
+    columns=("id", "app", "volume_name", "snapshot_number", "status", "node_name", "created_by", "created_at"),
+    filters=("status",),
+    search=("volume_name", "app__name"),
+    related=("app",),
+)
 register(
     ExecSession,
     columns=("id", "app", "instance_number", "node_name", "status", "exit_code", "created_by", "created_at"),

@@ -27,6 +27,7 @@ from instances.exec import services as sessions
 from instances.models import Instance, Node
 from instances.telemetry import ingest
 from instances.volumes import services as volumes
+from instances.volumes.snapshots import jobs as volume_jobs
 from omni.kernel.errors import Forbidden, Malformed, NotLeader
 from omni.rest import index
 from omni.rest.permissions import actor_of
@@ -55,9 +56,9 @@ class AgentViewSet(ViewSet):
         node = _node_of(request)
         with snapshot.taken() as position:
             listed, held = assignments.of_node(node), volumes.of_node(node)
-            talks = sessions.of_node(node)
+            talks, jobs = sessions.of_node(node), volume_jobs.of_node(node)
         shown = b'"instances":' + orjson.dumps(listed) + b',"volumes":' + orjson.dumps(held)
-        shown += b',"sessions":' + orjson.dumps(talks)
+        shown += b',"sessions":' + orjson.dumps(talks) + b',"volume_jobs":' + orjson.dumps(jobs)
         digest = hashlib.blake2b(shown, digest_size=16).hexdigest()
         return _positioned(request, position, {"node": node}, shown, f'"{digest}"')
 
@@ -78,6 +79,7 @@ class AgentViewSet(ViewSet):
         if _is_heartbeat(report):
             return _answer(ReportAnswer(index.recent() or 0, lease.epoch), None)
         address = _member_address(node)
+        volume_jobs.look_up(report.volume_jobs)
         received, at = gate.run(
             lambda tx: reports.receive(tx, report, address), actor=actor_of(request), cause=f"report of {node}"
         )
@@ -121,11 +123,11 @@ class AgentViewSet(ViewSet):
 
     @extend_schema(exclude=True)
     def package(self, request: Request, sha256: str) -> Any:
-        """Only what the node is to run: a node gets no other org's code by guessing digests."""
+        """Only what the node is to run, or to restore: a node gets no other org's code by guessing digests."""
         node = _node_of(request)
         wanted = Instance.objects.filter(node__name=node, on_node=True, release__package_id=sha256)
-        if not wanted.exists():
-            raise Forbidden("No instance of this node needs that package.", code="foreign_package")
+        if not wanted.exists() and not volume_jobs.is_needed(node, sha256):
+            raise Forbidden("Nothing on this node needs that package.", code="foreign_package")
         return FileResponse(store().open(sha256), content_type="application/x-tar")
 
 
@@ -157,7 +159,9 @@ def _held() -> Held:
 
 def _is_heartbeat(report: Report) -> bool:
     """Whether a report says nothing that the database does not know; the first of an agent process does."""
-    if report.instances or report.gone or report.volumes or report.sessions or report.facts is not None:
+    if report.instances or report.gone or report.volumes or report.volume_jobs or report.sessions:
+        return False
+    if report.facts is not None:
         return False
     known = _known.get(report.node)
     if known is None:

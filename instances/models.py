@@ -26,6 +26,7 @@ from instances.telemetry.models import (
     Sample,
 )
 from instances.volumes.models import Volume
+from instances.volumes.snapshots.models import VolumeRestore, VolumeSnapshot
 from releases.models import Release
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "Sample",
     "Task",
     "Volume",
+    "VolumeRestore",
+    "VolumeSnapshot",
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from instances.plan.model import CommandView, DeploymentView, Desired, InstanceV
 from instances.states import ON_NODE, InstanceStatus, NodeStatus
 from instances.tasks.states import ACTIVE as TASK_ACTIVE
 from instances.telemetry import compare
+from instances.volumes.snapshots.holding import held
 from omni.kernel.models import Event
 from releases.models import Release
 
@@ -63,7 +64,8 @@ class Seen:
 def observe(
     app_ids: Sequence[int], nodes: tuple[NodeView, ...], watched_since: dt.datetime | None = None
 ) -> list[Seen]:
-    """The apps of `app_ids` that exist, in the order of their ids. Five queries, however many apps."""
+    """The apps of `app_ids` that exist, in the order of their ids. Five queries, however many apps; two
+    more when one of them has volumes."""
     apps = list(App.objects.filter(id__in=app_ids).order_by("id").values(*_APP))
     deployments = _latest_deployments([app["id"] for app in apps])
     instances: dict[int, list[dict[str, Any]]] = {}
@@ -72,7 +74,12 @@ def observe(
     )  # fmt: skip
     for row in rows.order_by("id").values(*_INSTANCE):
         instances.setdefault(row["app_id"], []).append(row)
-    return [_seen(app, deployments.get(app["id"]), instances.get(app["id"], []), nodes, watched_since) for app in apps]
+    waiting = held(app["id"] for app in apps if app["volume_node"])
+    return [
+        _seen(app, deployments.get(app["id"]), instances.get(app["id"], []), nodes, watched_since,
+              waiting.get(app["id"], ""))
+        for app in apps
+    ]  # fmt: skip
 
 
 def node_views() -> tuple[NodeView, ...]:
@@ -111,6 +118,7 @@ def _seen(
     instances: list[dict[str, Any]],
     nodes: tuple[NodeView, ...],
     watched_since: dt.datetime | None,
+    waiting: str,
 ) -> Seen:
     desired = Desired(
         app_id=app["id"],
@@ -119,7 +127,7 @@ def _seen(
         deployment=_with_figures(_deployment_view(deployment), app["id"]) if deployment else None,
         singleton=app["singleton"],
         wants=need_of(
-            app["placement"], 0, 0.0, app["runtime"], settings.CONFIG.limits.cpu_overcommit, app["volume_node"]
+            app["placement"], 0, 0.0, app["runtime"], settings.CONFIG.limits.cpu_overcommit, app["volume_node"], waiting
         ),
         watched_since=watched_since,
         others=tuple(sorted(app["process_counts"].items())),

@@ -15,6 +15,7 @@ from consensus.gate import Transaction
 from instances.models import CronRun, Deployment, Instance, Task, Volume
 from instances.states import ENDED
 from instances.telemetry import retention
+from instances.volumes.snapshots.models import VolumeRestore, VolumeSnapshot
 from omni.kernel.context import system
 from releases import services as releases
 from releases.services.purge import Purged
@@ -87,6 +88,14 @@ def _one(tx: Transaction, app_id: int) -> _Batch:
         Task.objects.filter(pk__in=tasks).delete()
         tx.record("app.tasks_purged", "app", app.pk, org_id=app.org_id, app_id=app.pk, change={"count": len(tasks)})
         return _Batch()
+    snapshots = list(VolumeSnapshot.objects.filter(app=app).order_by("id").values_list("id", "artifact_id")[:BATCH])
+    if snapshots:
+        VolumeRestore.objects.filter(app=app).delete()
+        VolumeSnapshot.objects.filter(pk__in=[number for number, _ in snapshots]).delete()
+        dropped = releases.drop_unreferenced(sorted({digest for _, digest in snapshots if digest is not None}))
+        tx.record("app.snapshots_purged", "app", app.pk, org_id=app.org_id, app_id=app.pk,
+                  change={"count": len(snapshots)})  # fmt: skip
+        return _Batch(purged=Purged(False, dropped))
     purged = releases.purge_app(tx, app)
     if not purged.done:
         return _Batch(purged=purged)

@@ -20,6 +20,7 @@ from instances.exec import services as sessions
 from instances.models import Instance, Node
 from instances.states import AGENT, ENDED, INSTANCE, InstanceStatus
 from instances.volumes import services as volumes
+from instances.volumes.snapshots import jobs as volume_jobs
 from omni.kernel.errors import Conflict, TransitionRefused
 from omni.kernel.transitions import move
 
@@ -44,6 +45,8 @@ def receive(tx: Transaction, report: Report, address: str) -> Received:
         _take_gone(tx, node, report.gone)
     if report.volumes:
         volumes.reported(tx, node.name, report.volumes)
+    if report.volume_jobs:
+        volume_jobs.reported(tx, node.name, report.volume_jobs)
     if report.sessions:
         sessions.reported(tx, node.name, report.sessions)
     return Received(known, unknown, want_facts)

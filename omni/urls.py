@@ -16,6 +16,8 @@ from instances.cron.api import CronViewSet
 from instances.exec.api import ExecViewSet
 from instances.tasks.api import TaskViewSet
 from instances.volumes.api import VolumeViewSet
+from instances.volumes.snapshots.api import RestoreViewSet, SnapshotViewSet
+from instances.volumes.snapshots.api_agent import SnapshotArchiveViewSet
 from omni.api import documents
 from omni.api.apps import AppViewSet
 from omni.api.cluster import ClusterViewSet
@@ -102,6 +104,14 @@ urlpatterns = [
     path("app/<str:app>/run", TaskViewSet.as_view({"post": "run"})),
     path("app/<str:app>/volumes", VolumeViewSet.as_view({"get": "list", "post": "create"})),
     path("app/<str:app>/volumes/<str:name>", VolumeViewSet.as_view({"get": "retrieve", "delete": "destroy"})),
+    path(
+        "app/<str:app>/volumes/<str:name>/snapshots",
+        SnapshotViewSet.as_view({"get": "of_volume", "post": "create"}),
+    ),
+    path("app/<str:app>/volumes/<str:name>/restores", RestoreViewSet.as_view({"get": "list", "post": "create"})),
+    path("app/<str:app>/volumes/<str:name>/restores/<int:number>", RestoreViewSet.as_view({"get": "retrieve"})),
+    path("app/<str:app>/snapshots", SnapshotViewSet.as_view({"get": "list"})),
+    path("app/<str:app>/snapshots/<int:number>", SnapshotViewSet.as_view({"get": "retrieve", "delete": "destroy"})),
     path("app/<str:app>/tasks", TaskViewSet.as_view({"get": "list"})),
     path("app/<str:app>/tasks/<int:task_id>", TaskViewSet.as_view({"get": "retrieve"})),
     path("app/<str:app>/tasks/<int:task_id>/logs", TaskViewSet.as_view({"get": "logs"})),
@@ -141,6 +151,7 @@ urlpatterns = [
     path("agent/requests", AgentViewSet.as_view({"post": "requests"})),
     path("agent/exec/<int:session_id>", ExecViewSet.as_view({"get": "expected"})),
     path("agent/exec/<int:session_id>/attach", ExecViewSet.as_view({"post": "attach"})),
+    path("agent/snapshots/<int:number>", SnapshotArchiveViewSet.as_view({"put": "keep"})),
     path("agent/drained", AgentViewSet.as_view({"post": "drained"})),
     path("agent/checks", VantageViewSet.as_view({"get": "checks"})),
     path("agent/verdicts", VantageViewSet.as_view({"post": "verdicts"})),

@@ -34,13 +34,17 @@ def meets_constraints(node: NodeView, need: Need) -> str | None:
     return None
 
 
+def may_start(_node: NodeView, need: Need) -> str | None:
+    return need.held or None
+
+
 def has_volumes(node: NodeView, need: Need) -> str | None:
     if need.pinned_to in ("", node.name):
         return None
     return f"the app's volumes are on {need.pinned_to}"
 
 
-STANDING: tuple[Filter, ...] = (has_volumes, is_ready, has_cleared_up, has_runtime, meets_constraints)
+STANDING: tuple[Filter, ...] = (may_start, has_volumes, is_ready, has_cleared_up, has_runtime, meets_constraints)
 
 
 def standing(node: NodeView, need: Need) -> str | None:

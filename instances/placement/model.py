@@ -58,7 +58,8 @@ class Need:
 
     `anti_affinity` is about the app's own instances: `preferred` avoids a node that has one, `required` refuses it.
     `spread_by` names a label: values with fewer of the app's instances come first. `pinned_to` names the one node that
-    holds the app's volumes; empty: any will do.
+    holds the app's volumes; empty: any will do. `held` says why nothing of the app may start anywhere at the moment;
+    empty: it may.
     """
 
     memory_mb: int
@@ -70,6 +71,7 @@ class Need:
     anti_affinity: AntiAffinity = "preferred"
     spread_by: str = ""
     pinned_to: str = ""
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +131,19 @@ class Choice:
 
 
 def need_of(
-    placement: Mapping[str, Any], memory_mb: int, cpu: float, runtime: str, cpu_overcommit: float, pinned_to: str = ""
+    placement: Mapping[str, Any],
+    memory_mb: int,
+    cpu: float,
+    runtime: str,
+    cpu_overcommit: float,
+    pinned_to: str = "",
+    held: str = "",
 ) -> Need:
     """The need of one instance of an app whose field `placement` is given."""
     return Need(
         memory_mb, cpu, runtime, read_constraints(placement), cpu_overcommit,
         placement.get("strategy") or "spread", placement.get("anti_affinity") or "preferred",
-        str(placement.get("spread_by") or ""), pinned_to,
+        str(placement.get("spread_by") or ""), pinned_to, held,
     )  # fmt: skip
 
 

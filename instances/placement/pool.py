@@ -34,7 +34,7 @@ class _Fixed:
 
     nodes: tuple[NodeView, ...]  # by name
     place: dict[int, int]  # node id → index
-    classes: dict[tuple[str, tuple[Constraint, ...], str], _Class] = field(default_factory=dict)
+    classes: dict[tuple[str, tuple[Constraint, ...], str, str], _Class] = field(default_factory=dict)
     labels: dict[str, list[str | None]] = field(default_factory=dict)  # a label's value on each node
 
     def values_of(self, label: str) -> list[str | None]:
@@ -95,7 +95,7 @@ class Pool:
         return self._fixed.nodes[index].memory_mb - self._memory[index]
 
     def _class(self, need: Need) -> _Class:
-        key = (need.runtime, need.constraints, need.pinned_to)
+        key = (need.runtime, need.constraints, need.pinned_to, need.held)
         found = self._fixed.classes.get(key)
         if found is None:
             found = self._fixed.classes[key] = self._classify(need)

@@ -19,7 +19,7 @@ MIN_CPU = 0.01
 _EASE = {
     "lower_memory": 0, "lower_cpu": 1, "allow_neighbours": 2, "drop_constraint": 3, "free_memory": 4, "free_cpu": 5,
     "activate_node": 6, "wait_for_stops": 7, "add_runtime": 8, "bring_node_back": 9, "add_node": 10,
-    "delete_volumes": 11,
+    "delete_volumes": 11, "wait_for_volume": 12,
 }  # fmt: skip
 
 
@@ -35,6 +35,8 @@ class Room:
 def smallest(nodes: Sequence[NodeView], rooms: Sequence[Room], need: Need) -> tuple[Change, ...]:
     """The changes that would let one more instance fit. Empty only when something fits already."""
     best: tuple[tuple[object, ...], tuple[Change, ...]] | None = None
+    if need.held:
+        return (Change("wait_for_volume", f"wait for its end: {need.held}", need.pinned_to),)
     if need.pinned_to and all(node.name != need.pinned_to for node in nodes):
         text = f"bring {need.pinned_to} back, which holds the app's volumes and is no node any more"
         return (Change("bring_node_back", text, need.pinned_to),)

@@ -23,6 +23,7 @@ from instances.placement import Pool, need_of
 from instances.tasks import representation, services
 from instances.tasks.models import Task
 from instances.tasks.states import ENDED, TaskStatus
+from instances.volumes.snapshots.holding import held
 from omni.kernel.context import Actor
 from omni.kernel.errors import NotFound
 from omni.rest.fields import StrictSerializer
@@ -163,7 +164,8 @@ def _log_end(row: Task) -> str | None:
 def _plan(app: App, row: Task) -> dict[str, Any]:
     """Where it would run now."""
     overcommit = settings.CONFIG.limits.cpu_overcommit
-    need = need_of(app.placement, row.memory_mb, row.cpu, app.runtime, overcommit, app.volume_node)
+    waiting = held([app.pk] if app.volume_node else []).get(app.pk, "")
+    need = need_of(app.placement, row.memory_mb, row.cpu, app.runtime, overcommit, app.volume_node, waiting)
     choice = Pool(observe.node_views()).choose(need, {})
     node = choice.node.name if choice.node else None
     return {"actions": [{"action": "run", "node": node, "why": choice.reason, "placement": choice.to_json()}]}

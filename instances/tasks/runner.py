@@ -24,6 +24,7 @@ from instances.states import ON_NODE
 from instances.tasks import services, steps
 from instances.tasks.models import Task
 from instances.tasks.states import ACTIVE, ENDED, LEADER, TASK, TaskStatus
+from instances.volumes.snapshots.holding import held
 from omni.kernel import clock
 from omni.kernel.context import on_behalf_of, system
 from omni.kernel.errors import Conflict, TransitionRefused
@@ -101,7 +102,8 @@ class Runner:
             self._pool = Pool(observe.node_views())
         app = row.app
         overcommit = settings.CONFIG.limits.cpu_overcommit
-        need = need_of(app.placement, row.memory_mb, row.cpu, app.runtime, overcommit, app.volume_node)
+        waiting = held([app.pk] if app.volume_node else []).get(app.pk, "")
+        need = need_of(app.placement, row.memory_mb, row.cpu, app.runtime, overcommit, app.volume_node, waiting)
         choice = self._pool.choose(need, {})
         node = choice.node
         if node is None:
@@ -121,6 +123,8 @@ class Runner:
                 raise Conflict("The node has gone meanwhile.")
             if not App.objects.filter(pk=app.pk, volume_node=app.volume_node).exists():
                 raise Conflict("The app's volumes have changed meanwhile.")
+            if app.volume_node and held([app.pk]):
+                raise Conflict("The app's volumes have to be still.")
             if row.kind == "release" and not _wanted_deployments([row]):
                 raise Conflict("Its deployment is over.")
             move(Task, row.pk, table=TASK, to=TaskStatus.PLACED, owner=LEADER, source=TaskStatus.QUEUED,

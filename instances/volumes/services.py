@@ -22,6 +22,7 @@ from instances.placement import Choice, Pool, need_of
 from instances.states import ON_NODE
 from instances.volumes import paths, representation
 from instances.volumes.models import Volume
+from instances.volumes.snapshots import holding
 from instances.volumes.states import API, VOLUME, VolumeStatus
 from omni.kernel.errors import Conflict, FieldError, InvalidInput, NotFound
 from omni.kernel.transitions import move
@@ -62,8 +63,11 @@ def create(tx: Transaction, app: App, name: str, path: str, node: str | None) ->
 
 
 def delete(tx: Transaction, app: App, row: Volume) -> None:
-    """For good. Raises Conflict while anything of the app runs."""
+    """For good. Raises Conflict while anything of the app runs, or a job is under way on it."""
     _refuse_running(app)
+    busy = holding.busy(app.pk)
+    if busy is not None:
+        raise Conflict(f"The volume is needed: {busy}.", code="volume_busy", next=f"GET /app/{app.pk}/snapshots")
     _remove(tx, app, row)
     if not Volume.objects.filter(app=app, live=True).exists():
         app_services.set_volume_node(tx, app, "")

@@ -66,7 +66,7 @@ class Artifacts:
         try:
             with (
                 store().open(digest) as file,
-                self._writer.part(f"artifacts/{digest}", deflate=kind != "upload") as out,
+                self._writer.part(f"artifacts/{digest}", deflate=kind == "package") as out,
             ):
                 while chunk := file.read(CHUNK):
                     out.write(chunk)

@@ -18,6 +18,8 @@ from instances.exec.sweep import Sweep
 from instances.tasks import runner as task_runner
 from instances.telemetry.retention import EVERY_S as TELEMETRY_EVERY_S
 from instances.telemetry.retention import Retention
+from instances.volumes.snapshots.sweep import EVERY_S as SNAPSHOTS_EVERY_S
+from instances.volumes.snapshots.sweep import Sweep as SnapshotSweep
 from omni.celery import app as celery
 from omni.daemon import event_hooks, platform_parts, retention
 from omni.daemon.loops import Loop
@@ -66,6 +68,7 @@ def leader_loops(pulse: Pulse) -> list[Loop]:
         Loop("cron", clockwork.step, clockwork.EVERY_S, pulse),
         Loop("tasks", task_runner.Runner().step, task_runner.EVERY_S, pulse),
         Loop("exec", Sweep().tick, EXEC_EVERY_S, pulse),
+        Loop("snapshots", SnapshotSweep().tick, SNAPSHOTS_EVERY_S, pulse),
         Loop("relay", ring, RELAY_S, pulse),
         *_service_loops(pulse),
         Loop("domains", domain_checks.DomainChecks().step, domain_checks.EVERY_S, pulse),

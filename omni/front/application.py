@@ -89,8 +89,9 @@ class Front:
         self._forwarder = Forwarder(self._leaders, hop, waits, lambda at: config.reach(parse(at)), context)
         packages = (limits.build_disk_mb + _PACKING_MB) << 20
         self._intake = intake.Intake(
-            config.artifacts_path / "incoming", limits.upload_max_bytes, times.upload_idle_s, packages
-        )
+            config.artifacts_path / "incoming", limits.upload_max_bytes, times.upload_idle_s, packages,
+            limits.snapshot_max_bytes + (limits.snapshot_max_bytes >> 3) + (_PACKING_MB << 20),
+        )  # fmt: skip
         self._intake.sweep()
         self._copying = _copying(config, self._intake)
         self._streaming = StreamingKeys(config.node_dir(config.me) / "uploading")

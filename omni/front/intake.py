@@ -27,7 +27,10 @@ from python_multipart.multipart import parse_options_header
 from omni.front.requests import ClientGone, ClientIdle, Request
 from omni.kernel.errors import InvalidInput, Malformed, OmniError, StorageFull, TooLarge, UnsupportedMedia
 
-ROUTES = re.compile(r"(POST) /app/[^/]+/release/[^/]+/upload|(PUT) /internal/packages/[0-9a-f]{64}")
+ROUTES = re.compile(
+    r"(POST) /app/[^/]+/release/[^/]+/upload|(PUT) /internal/packages/[0-9a-f]{64}|(PUT) /agent/snapshots/[0-9]+"
+)
+_SNAPSHOTS, _COPIES = "/agent/snapshots/", "/internal/copies/"
 FORM = "multipart/form-data"
 FILE_PARTS = ("file", "media", "upload")
 SHOWN_MEDIA_TYPES = ("application/gzip", "application/zip", "application/x-tar")
@@ -150,13 +153,15 @@ class _Form:
 class Intake:
     """`folder` lies on the artifact store's file system, so that taking over is a rename.
 
-    `limit` is of what users upload; a worker's package may be as large as a build's tree (`package_limit`).
+    `limit` is of what users upload; a worker's package may be as large as a build's tree (`package_limit`), the archive
+    of a snapshot as large as a volume (`snapshot_limit`), a copy as large as either.
     """
 
     folder: Path
     limit: int
     idle_s: float
     package_limit: int | None = None
+    snapshot_limit: int = 0
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="intake"))
 
     def sweep(self) -> None:
@@ -185,7 +190,7 @@ class Intake:
             await self._write(chunks, sink.write)
             return await self._finish(sink, "", {})
 
-        return await self._into_file(fill, max(self.limit, self.package_limit or 0))
+        return await self._into_file(fill, self._most)
 
     async def _into_file(self, fill: Callable[[_File], Awaitable[Upload]], limit: int) -> Upload:
         try:
@@ -216,7 +221,15 @@ class Intake:
             raise UnsupportedMedia(f"Send a form, or one of {', '.join(SHOWN_MEDIA_TYPES)}.")
         return kind, boundary
 
+    @property
+    def _most(self) -> int:
+        return max(self.limit, self.package_limit or 0, self.snapshot_limit)
+
     def _limit_of(self, request: Request) -> int:
+        if request.path.startswith(_SNAPSHOTS):
+            return self.snapshot_limit
+        if request.path.startswith(_COPIES):
+            return self._most
         return self.limit if self.package_limit is None or request.method != "PUT" else self.package_limit
 
     async def _form(self, request: Request, sink: _File, boundary: bytes) -> Upload:

@@ -53,6 +53,8 @@ class Limits(Section):
     build_log_bytes: Count = key(16 << 20, "log kept of one build; the middle of a longer one is left out")
     log_max_bytes: Count = key(50 << 20, "log files that a node keeps on disk for one instance")
     log_lines_per_app: Count = key(1_000_000, "log lines kept of one app")
+    snapshot_max_bytes: Count = key(16 << 30, "most bytes in a volume that a snapshot is taken of")
+    snapshots_kept: Annotated[int, Field(ge=1, le=1000)] = key(7, "snapshots kept of one volume: the newest")
     exec_sessions: Count = key(16, "sessions in instances (`omni exec`) that are open at once on one node; 32 at most")
     cpu_overcommit: Annotated[float, Field(gt=0, le=1000)] = key(
         16.0, "sum of the instances' `cpu` weights that a node takes, per core"
@@ -81,6 +83,7 @@ class Timings(Section):
     )
     exec_idle_s: Seconds = key(600.0, "a session in an instance in which nothing is said for so long ends")
     exec_max_s: Seconds = key(3600.0, "longest session in an instance")
+    volume_job_s: Seconds = key(3600.0, "longest snapshot or restore of a volume")
     drain_s: Seconds = key(30.0, "longest wait for open requests of an instance that is to stop")
     route_drain_s: Seconds = key(2.5, "how long every ingress has to drop an instance's address before it is stopped")
     stop_timeout_s: Seconds = key(10.0, "time between SIGTERM and SIGKILL of an instance (default of an app)")

@@ -290,6 +290,31 @@ _ROWS = (
     ("volume_exists", 409, "The app has a volume of that name.", "Take another name, or use the one that is there."),
     ("too_many_volumes", 409, "The app has as many volumes as it may have.", "Use a folder in one of them."),
     (
+        "volume_in_use",
+        409,
+        "Something of the app runs that uses the volume.",
+        'POST /app/<app>/stop first; a restore takes `{"stop": true}`, a snapshot `{"consistency": "live"}`.',
+    ),
+    (
+        "volume_busy",
+        409,
+        "A snapshot or a restore of the app's volumes is under way.",
+        "GET /app/<app>/snapshots and /app/<app>/volumes/<name>/restores show it; wait for its end.",
+    ),
+    ("volume_node_away", 409, "The node that holds the volume is away.", "GET /nodes; bring it back first."),
+    (
+        "snapshot_not_usable",
+        409,
+        "Only a snapshot that succeeded can be restored.",
+        "GET /app/<app>/snapshots shows them.",
+    ),
+    (
+        "snapshot_in_use",
+        409,
+        "A restore from the snapshot is under way.",
+        "GET /app/<app>/volumes/<name>/restores shows it; wait for its end.",
+    ),
+    (
         "no_node_fits",
         409,
         "No node can take the volume's app at the moment.",

@@ -6,11 +6,12 @@ import pytest
 
 from instances.exec.states import SESSION
 from instances.states import DEPLOYMENT, INSTANCE, NODE
+from instances.volumes.snapshots.states import RESTORE, SNAPSHOT
 from omni.kernel.transitions import TransitionTable
 from releases.states import BUILD
 from services.states import ALERT, NOTICE, REMEDY
 
-_TABLES = [BUILD, INSTANCE, DEPLOYMENT, NODE, SESSION, ALERT, NOTICE, REMEDY]
+_TABLES = [BUILD, INSTANCE, DEPLOYMENT, NODE, SESSION, SNAPSHOT, RESTORE, ALERT, NOTICE, REMEDY]
 
 
 @pytest.mark.parametrize("table", _TABLES, ids=lambda table: table.noun)

@@ -20,7 +20,7 @@ from releases.services.builds import (
     renewal_of,
 )
 from releases.services.purge import BATCH as PURGE_BATCH
-from releases.services.purge import Purged, collect_artifacts, discard, purge_app
+from releases.services.purge import Purged, collect_artifacts, discard, drop_unreferenced, purge_app
 from releases.services.registries import registry_logins, remove_registry, store_registry
 from releases.services.releases import (
     change_configuration,
@@ -47,6 +47,7 @@ __all__ = [
     "declare_lost",
     "deploy_version",
     "discard",
+    "drop_unreferenced",
     "existing_build",
     "finish_build",
     "previous_release",

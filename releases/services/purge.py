@@ -43,7 +43,7 @@ def purge_app(tx: Transaction, app: App, *, limit: int = BATCH) -> Purged:
         ids = [row.pk for row in builds]
         Build.objects.filter(pk__in=ids).delete()
         tx.after_commit.append(lambda: build_log.forget(ids))
-    artifacts = _drop_unreferenced(sorted(digests))
+    artifacts = drop_unreferenced(sorted(digests))
     done = not Release.objects.filter(app=app).exists() and not Build.objects.filter(app=app).exists()
     if digests:
         change = {"releases": len(releases), "artifacts": len(artifacts)}
@@ -55,7 +55,7 @@ def collect_artifacts(tx: Transaction, *, wanted_before: dt.datetime, limit: int
     """Remove artifact rows that nobody refers to and nobody wanted since: what failed and replaced builds leave."""
     candidates = _unreferenced().filter(created_at__lt=wanted_before).order_by("created_at")
     digests = list(candidates.values_list("pk", flat=True)[:limit])
-    artifacts = _drop_unreferenced(digests, wanted_before)
+    artifacts = drop_unreferenced(digests, wanted_before)
     if artifacts:
         tx.record("artifacts.collected", "artifact", 0, change={"count": len(artifacts)})
     return Purged(len(digests) < limit, artifacts)
@@ -66,11 +66,15 @@ def _unreferenced() -> QuerySet[Artifact]:
         ~Exists(Build.objects.filter(artifact=OuterRef("pk"))),
         ~Exists(Release.objects.filter(artifact=OuterRef("pk"))),
         ~Exists(Release.objects.filter(package=OuterRef("pk"))),
+        snapshots__isnull=True,  # of volumes: rows of a layer above
     )
 
 
-def _drop_unreferenced(digests: list[str], wanted_before: dt.datetime | None = None) -> list[tuple[str, dt.datetime]]:
-    """Lock first, look afterwards: an upload that wants one of them now is seen, or waits and inserts it anew."""
+def drop_unreferenced(digests: list[str], wanted_before: dt.datetime | None = None) -> list[tuple[str, dt.datetime]]:
+    """Of these rows those that nobody refers to, removed: (digest, last wanted at), for `discard` after the commit.
+
+    Lock first, look afterwards: an upload that wants one of them now is seen, or waits and inserts it anew.
+    """
     locked = list(Artifact.objects.select_for_update().filter(pk__in=digests).values_list("pk", "created_at"))
     free = set(_unreferenced().filter(pk__in=[pk for pk, _ in locked]).values_list("pk", flat=True))
     found = [(pk, at) for pk, at in locked if pk in free and (wanted_before is None or at < wanted_before)]
