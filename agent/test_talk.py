@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -234,3 +234,52 @@ def test_an_incarnation_is_greater_than_the_last_whatever_the_clock_says(tmp_pat
     store.write_atomically(tmp_path / "n" / "incarnation.json", 2**62)
     assert mine.incarnation() == 2**62 + 1
     assert mine.incarnation() == 2**62 + 2
+
+
+async def _chunks(parts: list[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def sent_in_chunks(parts: list[bytes], answer: bytes, early: bool = False) -> tuple[object, bytes]:
+    """What came of an upload, and what the server had read. `early`: it answers the head, and reads no more."""
+
+    async def story() -> tuple[object, bytes]:
+        read = bytearray()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            read.extend(await reader.readuntil(b"\r\n\r\n"))
+            while not early and not read.endswith(b"\r\n0\r\n\r\n"):
+                read.extend(await reader.read(65536))
+            writer.write(answer)
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        control = ControlPlane([f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"], "t")
+        try:
+            return await control.upload("/x", "application/gzip", 5.0, lambda: _chunks(parts)), bytes(read)
+        except (NoAnswer, Rejected) as error:
+            return error, bytes(read)
+        finally:
+            server.close()
+
+    return asyncio.run(story())
+
+
+def test_a_body_of_unknown_length_goes_out_in_chunks():
+    answer = b'HTTP/1.1 201 Created\r\nContent-Length: 7\r\n\r\n{"a":1}'
+    said, read = sent_in_chunks([b"abc", b"", b"d" * 20], answer)
+    head, _, body = read.partition(b"\r\n\r\n")
+    assert said == {"a": 1}
+    assert b"Transfer-Encoding: chunked" in head
+    assert b"Content-Length" not in head
+    assert body == b"3\r\nabc\r\n14\r\n" + b"d" * 20 + b"\r\n0\r\n\r\n"
+
+
+def test_a_refusal_before_the_body_has_gone_out_is_heard():
+    answer = b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno"
+    said, _ = sent_in_chunks([b"x" * 1_000_000] * 20, answer, early=True)
+    assert isinstance(said, (Rejected, NoAnswer))  # a reset may overtake what was said
+    if isinstance(said, Rejected):
+        assert said.status == 409

@@ -41,6 +41,7 @@ class FakeApi:
     build_ends: str = "succeeded"
     deployment_ends: str = "succeeded"
     deployment: JSON = field(default_factory=dict)  # what else is in it
+    snapshot: JSON = field(default_factory=dict)  # what else is in one
     troubles: list[tuple[int, dict[str, str]] | str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     apps: dict[str, JSON] = field(default_factory=dict)
@@ -264,6 +265,8 @@ class FakeApi:
         if verb == "run":
             self.task |= {"command": call.json["command"], "env": call.json.get("env")}
             return 202, self.task
+        if verb == "snapshots" or parts[-1] in ("snapshots", "restores") or parts[-2] == "restores":
+            return self._snapshot_answer(call, parts)
         if verb == "volumes":
             return self._volume_answer(call, parts)
         if verb == "tasks" and len(parts) == 5 and parts[4] == "cancel":
@@ -290,6 +293,16 @@ class FakeApi:
             return 200, {"env": self.env, "revision": 1}
         items = self._lines(call) if verb == "logs" else self.instances
         return 200, {"items": items, "next": None, "previous": None}
+
+    def _snapshot_answer(self, call: Call, parts: list[str]) -> tuple[int, Any]:
+        """Each look finds it a step further."""
+        shown = {"id": 3, "volume": "data", "status": "succeeded", "consistency": "stopped", "content_bytes": 4096,
+                 "files": 2, "skipped": 1, "created_at": "2026-11-22T15:00:00Z", "reason": "", "detail": "",
+                 **self.snapshot}  # fmt: skip
+        if call.method == "POST":
+            return 202, {**shown, **call.json, "status": "pending"}
+        many = {"items": [shown], "next": None, "previous": None}
+        return 200, many if parts[-1] in ("snapshots", "restores") else shown
 
     def _volume_answer(self, call: Call, parts: list[str]) -> tuple[int, Any]:
         volume = {"name": "data", "path": "/data", "node": "n1", "status": "ready", "size_bytes": 4096}

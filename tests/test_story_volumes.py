@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.running_platform import Platform, archive, wait_for
@@ -50,11 +52,38 @@ def test_what_an_app_keeps_outlives_releases_and_goes_only_when_confirmed(platfo
         ended = wait_for(lambda: next((t for t in [api.ok("GET", task["links"]["self"])] if t["status"] in ends), None),
                          "the task")  # fmt: skip
         assert (ended["status"], ended["node"]) == ("succeeded", home)
+        _there_and_back(platform, app)
         refused = api("DELETE", "/app/keeper")
         assert (refused.status_code, refused.json()["code"]) == (409, "confirmation_needed")
         (directory,) = (platform.state / "instances" / "volumes").iterdir()
-        assert (directory / "starts").read_text() == "1,2,"
+        assert (directory / "starts").read_text() == "1,2,2,"
         api.ok("DELETE", "/app/keeper?confirm=keeper")
         wait_for(lambda: not directory.exists(), "the end of the data")
     finally:
         api("DELETE", "/app/keeper?confirm=keeper")
+
+
+def _there_and_back(platform: Platform, app: Any) -> None:
+    """A snapshot of the running app, another start, and back; the app starts once more by itself afterwards."""
+    api = platform.api(platform.leader())
+    ends = ("succeeded", "failed", "lost")
+
+    def end(made: Any) -> Any:
+        look = made["links"]["self"]
+        return wait_for(lambda: next((o for o in [api.ok("GET", look)] if o["status"] in ends), None), look)
+
+    taken = end(api.ok("POST", "/app/keeper/volumes/data/snapshots", {"consistency": "live"}))
+    assert (taken["status"], taken["files"], taken["content_bytes"]) == ("succeeded", 1, 4), taken
+    refused = api("POST", "/app/keeper/volumes/data/restores?confirm=data", {"snapshot": taken["id"]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "volume_in_use")
+    (directory,) = (platform.state / "instances" / "volumes").iterdir()
+    (directory / "starts").write_text("lost")
+    (directory / "more").write_text("lost")
+    wish = {"snapshot": taken["id"], "stop": True}
+    done = end(api.ok("POST", "/app/keeper/volumes/data/restores?confirm=data", wish))
+    assert done["status"] == "succeeded", done
+    assert sorted(path.name for path in directory.iterdir()) == ["starts"]
+    assert (directory / "starts").read_text() == "1,2,"
+    api.ok("POST", "/app/keeper/start")
+    api.healthy("keeper", 1, "2")
+    wait_for(lambda: platform.open(app).text == "1,2,2,", "the answer after the restore")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from omni.front.intake import Intake
+from omni.front.intake import Intake, is_upload
 from omni.front.requests import Request
 from omni.front.test_front import request
 from omni.kernel.errors import Malformed, OmniError, TooLarge, UnsupportedMedia
@@ -90,6 +90,22 @@ def test_a_package_has_a_limit_of_its_own(tmp_path: Path) -> None:
     for method, size in (("POST", 500), ("PUT", 1001)):
         with pytest.raises(TooLarge):
             asyncio.run(both.receive(request(method, body=[b"x" * size], content_type="application/x-tar")))
+
+
+def test_the_archive_of_a_snapshot_comes_in_chunks_and_has_its_own_limit(tmp_path: Path) -> None:
+    both = Intake(tmp_path, 10, 1.0, package_limit=20, snapshot_limit=1000)
+    path = "/agent/snapshots/7"
+    assert is_upload(request("PUT", path, **GZIP))
+    assert not is_upload(request("PUT", path + "/x", **GZIP))
+    assert asyncio.run(both.receive(request("PUT", path, body=[b"x" * 400, b"x" * 400], **GZIP))).size == 800
+    with pytest.raises(TooLarge):
+        asyncio.run(both.receive(request("PUT", path, body=[b"x" * 400] * 3, **GZIP)))
+
+
+def test_a_copy_may_be_as_large_as_anything_that_was_taken(tmp_path: Path) -> None:
+    both = Intake(tmp_path, 10, 1.0, package_limit=20, snapshot_limit=1000)
+    sent = request("PUT", f"/internal/copies/{'0' * 64}", body=[b"x" * 900], **GZIP)
+    assert asyncio.run(both.receive(sent)).size == 900
 
 
 def test_what_a_killed_process_left_is_swept_a_day_later(tmp_path: Path) -> None:

@@ -10,21 +10,22 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.files.base import ContentFile
+from django.test import Client
 
 from apps.models import App
 from consensus import gate
 from instances.conftest import Platform, call, node_token
 from instances.models import Instance, Volume, VolumeRestore, VolumeSnapshot
 from instances.volumes.snapshots.sweep import Sweep
+from omni.front.intake import Upload
 from omni.kernel import clock
 from omni.kernel.models import Event
 from omni.testing.factories import make_app, make_org, make_token
-from releases import storage
 from releases.content_directory import ContentDirectory
 from releases.models import Artifact
 from releases.storage import ArtifactStore
 
-pytestmark = [pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
+pytestmark = [pytest.mark.slow, pytest.mark.database, pytest.mark.django_db(databases=["default", "telemetry"])]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,6 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
     made = ArtifactStore(ContentDirectory(tmp_path / "artifacts"))
     for module in ("releases.copies", "releases.relay", "instances.volumes.snapshots.api_agent", "instances.api_agent"):
         monkeypatch.setattr(f"{module}.store", lambda: made)
-    assert storage.store is not None
     return made
 
 
@@ -305,6 +305,29 @@ def test_another_org_a_reader_and_another_node_get_nowhere(platform: Platform, s
     assert VolumeSnapshot.objects.get(pk=other).status == "pending"
     mine = call(node_token(platform.node_names[0]), "PUT", f"/agent/snapshots/{other}")
     assert (mine.status_code, mine.json()["code"]) == (409, "snapshot_not_wanted")
+
+
+def test_an_archive_is_judged_before_it_is_read_and_taken_over_afterwards(
+    platform: Platform, shop: App, kept: ArtifactStore, tmp_path: Path
+) -> None:
+    number = ask(platform, shop).json()["id"]
+    token, path = node_token(platform.node_names[1]), f"/agent/snapshots/{number}"
+
+    def put(**meta: Any) -> Any:
+        headers = {"Authorization": f"Bearer {token}"}
+        return Client().put(path, b"", content_type="application/gzip", headers=headers, **meta)
+
+    assert put(**{"omni.phase": "preflight"}).status_code == 204
+    assert put(**{"omni.phase": "take"}).status_code == 415
+    body = tmp_path / "body"
+    body.write_bytes(b"archive")
+    digest = hashlib.sha256(b"archive").hexdigest()
+    upload = Upload(body, digest, 7, "application/gzip")
+    looked = put(**{"omni.phase": "inspect", "omni.upload": upload})
+    assert (looked.status_code, looked["Omni-Keep"]) == (204, "yes")
+    assert put(**{"omni.phase": "take", "omni.upload": upload}).json() == {"sha256": digest, "size": 7}
+    assert kept.exists(digest)
+    assert call(platform.token, "PUT", path).status_code == 403
 
 
 def test_with_their_app_snapshots_and_their_bytes_go(platform: Platform, shop: App, kept: ArtifactStore) -> None:
