@@ -56,7 +56,7 @@ class AgentViewSet(ViewSet):
         node = _node_of(request)
         with snapshot.taken() as position:
             listed, held = assignments.of_node(node), volumes.of_node(node)
-            talks, jobs = sessions.of_node(node), volume_jobs.of_node(node)
+            talks, jobs = sessions.of_node(node), volume_jobs.of_node(node) if held else []
         shown = b'"instances":' + orjson.dumps(listed) + b',"volumes":' + orjson.dumps(held)
         shown += b',"sessions":' + orjson.dumps(talks) + b',"volume_jobs":' + orjson.dumps(jobs)
         digest = hashlib.blake2b(shown, digest_size=16).hexdigest()

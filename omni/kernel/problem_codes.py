@@ -303,6 +303,12 @@ _ROWS = (
     ),
     ("volume_node_away", 409, "The node that holds the volume is away.", "GET /nodes; bring it back first."),
     (
+        "snapshot_not_wanted",
+        409,
+        "An agent brought the archive of a snapshot that was called off or given up.",
+        "Nothing: the agent drops it.",
+    ),
+    (
         "snapshot_not_usable",
         409,
         "Only a snapshot that succeeded can be restored.",
