@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from agent import volume_jobs
 from agent.control import NoAnswer, Rejected
 from agent.protocol import VolumeJob, VolumeJobSeen
+from agent.runtimes import kept
 from agent.store import Store
+from agent.sync import Reporter
 from agent.volume_jobs import VolumeJobs
 from agent.volumes import recover
 
@@ -214,3 +218,54 @@ def test_what_is_no_key_is_no_job(bench: Bench) -> None:
         assert jobs.busy() == set()
 
     asyncio.run(work())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_was_the_old_owners_is_the_present_ones_afterwards(bench: Bench) -> None:
+    bench.fill("mine")
+    (bench.volume / "other").write_text("x")
+    for path, uid in ((bench.volume, 61007), (bench.volume / "file", 61007), (bench.volume / "other", 999)):
+        os.chown(path, uid, uid)
+    taken = bench.snapshot()
+    os.chown(bench.volume, 62009, 62009)
+    bench.restore(taken)
+    owners = [(bench.volume / name).stat().st_uid for name in (".", "file", "other")]
+    assert owners == [62009, 62009, 999]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_volume_that_was_restored_before_its_app_ran_here_becomes_its_own(bench: Bench, tmp_path: Path) -> None:
+    bench.fill("mine")
+    (bench.volume / "inner").mkdir()
+    (bench.volume / "inner" / "other").write_text("x")
+    os.chown(bench.volume / "inner" / "other", 999, 999)
+    outside = tmp_path / "outside"
+    outside.write_text("x")
+    (bench.volume / "link").symlink_to(outside)
+    kept._give(bench.volume, 0, 61007)
+    owners = {path.name: path.lstat().st_uid for path in (bench.volume, *bench.volume.rglob("*"))}
+    assert owners == {KEY: 61007, "file": 61007, "inner": 61007, "other": 999, "link": 61007}
+    assert outside.stat().st_uid == 0
+
+
+def test_the_end_of_a_job_is_told_until_it_was_heard() -> None:
+    told: list[Any] = []
+
+    class Deaf:
+        async def post(self, path: str, body: bytes, timeout_s: float) -> Any:
+            told.append(orjson.loads(body)["volume_jobs"])
+            if len(told) == 1:
+                raise NoAnswer("503")
+            return {"index": 1, "epoch": 1}
+
+    async def story() -> None:
+        reporter = Reporter("n", 1, Deaf(), 1.0)  # type: ignore[arg-type]
+        reporter.volume_job(VolumeJobSeen("restore", 9))
+        reporter.volume_job(VolumeJobSeen("restore", 9, ended=True))
+        with pytest.raises(NoAnswer):
+            await reporter.send()
+        await reporter.send()
+        await reporter.send()
+
+    asyncio.run(story())
+    assert [[(seen["id"], seen["ended"]) for seen in jobs] for jobs in told] == [[(9, True)], [(9, True)], []]

@@ -21,20 +21,31 @@ EVERY_S = 1.0
 KEPT_S = 30 * 86_400.0  # restores that have ended, snapshots that failed
 _FORGET_EVERY_S = 3600.0
 _PORTION = 200
+_SILENT_S = 20.0  # we ourselves were away for so long: agents may have spoken to nobody
+_LENIENT_S = 30.0  # which is three of their words
 _ACTOR = system("volumes")
 _log = logging.getLogger("omni.volumes")
 
 
 class Sweep:
-    """One per leadership. Asks the database only when something was written, or a time has come."""
+    """One per leadership. Asks the database only when something was written, or a time has come.
+
+    Nothing is given up in its first half minute, nor after a pause of its own: who was to be heard must have had a
+    chance to speak (DECISIONS 13).
+    """
 
     def __init__(self) -> None:
         self._index = -1
         self._look_at = 0.0
         self._forget_at = 0.0
+        self._ticked_at = float("-inf")
+        self._lenient_until = 0.0
 
     def tick(self) -> float | None:
         index, now = fence.write_index(), clock.monotonic()
+        if now - self._ticked_at > _SILENT_S:  # a new leader, or a database that is back
+            self._lenient_until = now + _LENIENT_S
+        self._ticked_at = now
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_EVERY_S
             self._forget()
@@ -43,10 +54,11 @@ class Sweep:
         self._index, self._look_at = index, now + _FORGET_EVERY_S
         at = clock.now()
         for row in _under_way():
-            if row.end_by <= at:
+            left = max((row.end_by - at).total_seconds(), self._lenient_until - now)
+            if left <= 0:
                 self._give_up(row)
             else:
-                self._look_at = min(self._look_at, now + max((row.end_by - at).total_seconds(), 0.05))
+                self._look_at = min(self._look_at, now + max(left, 0.05))
         _clear_removed()
         return self._look_at - now
 
