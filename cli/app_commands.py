@@ -90,7 +90,7 @@ def create(session: Session, /, name: str, **wanted: Any) -> None:
 @apps.command()
 @click.argument("app")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--with-volumes", is_flag=True, help="Also when it has volumes: their data is destroyed.")
+@click.option("--with-volumes", is_flag=True, help="Also when it has volumes or snapshots: their data is destroyed.")
 @click.pass_obj
 def delete(session: Session, app: str, yes: bool, with_volumes: bool) -> None:
     """Delete APP with its instances, releases, builds and logs."""

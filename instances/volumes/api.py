@@ -92,7 +92,8 @@ class VolumeViewSet(ViewSet):
         return app
 
 
-def losing(rows: list[Volume], name: str) -> dict[str, Any]:
+def losing(rows: list[Volume], name: str, snapshots: int = 0) -> dict[str, Any]:
     """What a dry run shows of the data that would go, and what confirms it."""
     actions = [{"action": "destroy_volume", **entry} for entry in representation.loss(rows)]
+    actions += [{"action": "destroy_snapshots", "count": snapshots}] if snapshots else []
     return {"actions": actions, "confirm": name}

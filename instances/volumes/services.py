@@ -79,11 +79,18 @@ def delete_all(tx: Transaction, app: App) -> None:
         _remove(tx, app, row)
 
 
-def confirm(rows: Sequence[Volume], wanted: str, given: str | None, what: str, again: str) -> None:
-    """Data goes only for somebody who has said which, by its name. Raises Conflict `confirmation_needed`."""
-    if rows and given != wanted:
+def confirm(
+    rows: Sequence[Volume], wanted: str, given: str | None, what: str, again: str, snapshots: int = 0
+) -> None:  # fmt: skip
+    """Data goes only for somebody who has said which, by its name. `snapshots`: how many of them go, too.
+
+    Raises Conflict `confirmation_needed`.
+    """
+    if (rows or snapshots) and given != wanted:
+        lost = [f"the data of {representation.in_words(list(rows))}"] if rows else []
+        lost += [f"{snapshots} snapshots"] if snapshots else []
         raise Conflict(
-            f"{what} destroys the data of {representation.in_words(list(rows))} for good; nothing was done.",
+            f"{what} destroys {' and '.join(lost)} for good; nothing was done.",
             code="confirmation_needed", next=f"{again}?confirm={wanted} (with dry_run=true it only shows what is lost)",
         )  # fmt: skip
 

@@ -34,6 +34,7 @@ from instances.telemetry.figures import figures
 from instances.volumes import services as volumes
 from instances.volumes.api import CONFIRM, losing
 from instances.volumes.representation import volume as show_volume
+from instances.volumes.snapshots.holding import kept as kept_snapshots
 from omni.kernel.errors import Conflict, NotFound
 from omni.rest.lean import LeanViewSet
 from omni.rest.paging import page
@@ -139,20 +140,21 @@ class AppViewSet(LeanViewSet):
 
     @extend_schema(parameters=[CONFIRM], responses={202: dict})
     def destroy(self, request: Request, app: str) -> Response:
-        """An app with volumes only with `?confirm=<name>`: their data goes with it."""
+        """An app with volumes or snapshots of them only with `?confirm=<name>`: their data goes with it."""
         no_body(request)
         expected, given = expected_revision(request), request.query_params.get("confirm")
 
         def verb(tx: Transaction) -> Reply:
             found = self._for_write(tx, app, expected)
-            lost = volumes.of_app(found)
-            if lost and not tx.rehearsal:
+            lost, kept = volumes.of_app(found), kept_snapshots(found)
+            if (lost or kept) and not tx.rehearsal:
                 accounts_access.recheck(tx.actor, "volumes:write", found.org_id)
-                volumes.confirm(lost, found.name, given, f"Deleting {found.name}", f"DELETE /app/{found.pk}")
+                again = f"DELETE /app/{found.pk}"
+                volumes.confirm(lost, found.name, given, f"Deleting {found.name}", again, kept)
             instances.delete(tx, found)
             plan = plan_now(tx, found) if tx.rehearsal else None
-            if plan is not None and lost:
-                losses = losing(lost, found.name)
+            if plan is not None and (lost or kept):
+                losses = losing(lost, found.name, kept)
                 plan = {**plan, "actions": [*plan["actions"], *losses["actions"]], "confirm": losses["confirm"]}
             return Reply(_shown(found), 202, found.revision, f"/app/{found.pk}/info", plan)
 

@@ -302,24 +302,9 @@ _ROWS = (
         "GET /app/<app>/snapshots and /app/<app>/volumes/<name>/restores show it; wait for its end.",
     ),
     ("volume_node_away", 409, "The node that holds the volume is away.", "GET /nodes; bring it back first."),
-    (
-        "snapshot_not_wanted",
-        409,
-        "An agent brought the archive of a snapshot that was called off or given up.",
-        "Nothing: the agent drops it.",
-    ),
-    (
-        "snapshot_not_usable",
-        409,
-        "Only a snapshot that succeeded can be restored.",
-        "GET /app/<app>/snapshots shows them.",
-    ),
-    (
-        "snapshot_in_use",
-        409,
-        "A restore from the snapshot is under way.",
-        "GET /app/<app>/volumes/<name>/restores shows it; wait for its end.",
-    ),
+    ("snapshot_not_wanted", 409, "An agent brought a snapshot that was called off.", "Nothing: the agent drops it."),
+    ("snapshot_not_usable", 409, "Only a snapshot that succeeded can be restored.", "GET /app/<app>/snapshots"),
+    ("snapshot_in_use", 409, "A restore from it is under way.", "Wait: GET /app/<app>/volumes/<name>/restores"),
     (
         "no_node_fits",
         409,

@@ -75,6 +75,8 @@ def _step(action: Mapping[str, Any]) -> Step:
         size = action.get("size_bytes")
         told = f", {size / 1_000_000:.1f} MB," if isinstance(size, int) else ""
         return Step("other", f"The data of volume {action.get('volume')}{told} on {node} is destroyed for good", why)
+    if what == "destroy_snapshots":
+        return Step("other", f"{action.get('count')} snapshots of volumes are destroyed for good", why)
     return Step("other", str(what).replace("_", " ").capitalize(), why)
 
 

@@ -1,11 +1,12 @@
-"""Which apps may not start at the moment, because a volume of theirs has to be still. Reads only."""
+"""What snapshots mean for their app: what may not start meanwhile, what would be lost with it. Reads only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from apps.models import App
 from instances.volumes.snapshots.models import STOPPED, VolumeRestore, VolumeSnapshot
-from instances.volumes.snapshots.states import RESTORING, TAKING
+from instances.volumes.snapshots.states import RESTORING, TAKING, SnapshotStatus
 
 
 def held(app_ids: Iterable[int]) -> dict[int, str]:
@@ -21,6 +22,11 @@ def held(app_ids: Iterable[int]) -> dict[int, str]:
     for app_id, number, name in restores.values_list("app_id", "id", "volume_name"):
         found[app_id] = f"its volume {name} is being restored (restore {number})"
     return found
+
+
+def kept(app: App) -> int:
+    """How many snapshots would go with the app."""
+    return VolumeSnapshot.objects.filter(app=app, status=SnapshotStatus.SUCCEEDED).count()
 
 
 def busy(app_id: int) -> str | None:

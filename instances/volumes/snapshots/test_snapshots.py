@@ -337,6 +337,12 @@ def test_an_archive_is_judged_before_it_is_read_and_taken_over_afterwards(
 def test_with_their_app_snapshots_and_their_bytes_go(platform: Platform, shop: App, kept: ArtifactStore) -> None:
     restore(platform, shop, taken(platform, kept, shop))
     digest = str(VolumeSnapshot.objects.get().artifact_id)
+    asked = platform.call("DELETE", f"/app/{shop.pk}")
+    assert (asked.status_code, asked.json()["code"]) == (409, "confirmation_needed")
+    assert "the data of data (of unknown size on" in asked.json()["detail"]
+    assert "and 1 snapshots for good" in asked.json()["detail"]
+    plan = platform.call("DELETE", f"/app/{shop.pk}?dry_run=true").json()["plan"]
+    assert {"action": "destroy_snapshots", "count": 1} in plan["actions"]
     assert platform.call("DELETE", f"/app/{shop.pk}?confirm=shop").status_code == 202
     assert jobs(platform) == []  # nobody needs it any more
     platform.settle()
