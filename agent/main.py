@@ -60,7 +60,7 @@ class Agent:
         self.shipper = Shipper(config.node, self.control, config.log_lines_per_s, config.log_burst_lines)
         self.runtimes = runtimes_of(config, facts)
         self.jobs = VolumeJobs(self.store, self.control, self._volumes_in_use, self.reporter.volume_job)
-        self.volumes = Volumes(self.store, lambda: self._volumes_in_use() | self.jobs.busy(), self.reporter.volume)
+        self.volumes = Volumes(self.store, self._volumes_in_use, self.reporter.volume, self.jobs.busy)
         self.supervisor = Supervisor(
             store=self.store,
             runtimes=self.runtimes,

@@ -62,8 +62,7 @@ class Store:
 
     def beside_volume(self, key: str, what: str) -> Path:
         """A place of its own next to that volume, on the same disk."""
-        volume = self.volume(key)
-        return volume.with_name(f".{key}.{what}")
+        return beside(self.volume(key), what)
 
     def save(self, record: Record) -> None:
         directory = self.directory(record.id)
@@ -126,6 +125,10 @@ class Store:
 
     def save_applied(self, applied: Applied) -> None:
         write_atomically(self.state_dir / "applied.json", plain.to_json(applied))
+
+
+def beside(volume: Path, what: str) -> Path:
+    return volume.with_name(f".{volume.name}.{what}")
 
 
 def read_record(path: Path) -> Record:

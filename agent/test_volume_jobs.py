@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from agent import volume_jobs
 from agent.control import NoAnswer, Rejected
 from agent.protocol import VolumeJob, VolumeJobSeen
 from agent.runtimes import kept
+from agent.runtimes.base import Mounted
 from agent.store import Store
 from agent.sync import Reporter
 from agent.volume_jobs import VolumeJobs
@@ -203,11 +205,19 @@ def test_an_agent_that_died_between_two_names_gives_the_volume_its_own_one_back(
     bench.fill("mine")
     old = bench.store.beside_volume(KEY, "old")
     bench.volume.rename(old)
-    recover(bench.store, KEY)
+    recover(bench.volume)
     assert (bench.volume / "file").read_text() == "mine"
     old.mkdir()
     (old / "file").write_text("stale")
-    recover(bench.store, KEY)  # the volume is there: what is old stays old
+    recover(bench.volume)  # the volume is there: what is old stays old
+    assert (bench.volume / "file").read_text() == "mine"
+
+
+def test_a_start_right_after_such_a_death_finds_its_data_and_no_empty_volume(bench: Bench) -> None:
+    bench.fill("mine")
+    bench.volume.rename(bench.store.beside_volume(KEY, "old"))
+    launch = SimpleNamespace(volumes=[Mounted("data", bench.volume, "/data")], image="")
+    kept.prepare(launch, None)  # type: ignore[arg-type]
     assert (bench.volume / "file").read_text() == "mine"
 
 

@@ -20,7 +20,8 @@ class Bench:
         self.store = Store("n", directory / "instances", directory / "state")
         self.used: set[str] = set()
         self.told: list[VolumeSeen] = []
-        self.volumes = Volumes(self.store, lambda: self.used, self.told.append)
+        self.jobs: set[str] = set()
+        self.volumes = Volumes(self.store, lambda: self.used, self.told.append, lambda: self.jobs)
 
     def fill(self, key: str, size: int = 10_000) -> Path:
         directory = self.store.volume(key)
@@ -51,6 +52,25 @@ def test_only_an_explicit_word_removes_and_never_what_is_in_use(bench: Bench) ->
     assert kept.exists()
     assert not doomed.exists()
     assert bench.told[-1] == VolumeSeen(OTHER, removed=True)
+
+
+def test_what_a_restore_left_whose_agent_died_goes_with_the_next_look_but_not_under_a_job(bench: Bench) -> None:
+    volume = bench.fill(KEY)
+    old, new, archive = (bench.store.beside_volume(KEY, what) for what in ("old", "new", "archive"))
+    old.mkdir()
+    new.mkdir()
+    archive.write_bytes(b"x")
+    bench.jobs.add(KEY)
+    bench.look(VolumeOrder(KEY))
+    assert bench.look(VolumeOrder(KEY, keep=False)) < 10
+    assert sorted(volume.parent.iterdir()) == sorted([volume, old, new, archive])
+    bench.jobs.clear()
+    bench.look(VolumeOrder(KEY))
+    assert list(volume.parent.iterdir()) == [volume]
+    old.mkdir()
+    bench.look(VolumeOrder(KEY, keep=False))
+    bench.look(VolumeOrder(KEY, keep=False))  # and nothing comes back by another name
+    assert list(volume.parent.iterdir()) == []
 
 
 def test_what_is_gone_already_is_said_again(bench: Bench) -> None:

@@ -26,7 +26,7 @@ from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.protocol import VolumeJob, VolumeJobSeen
 from agent.store import Store
 from agent.volume_archive import DEPTH, FILES, LINKS, Tally, pieces
-from agent.volumes import OLD, recover
+from agent.volumes import ARCHIVE, NEW, OLD, clear, recover
 from sandbox.archive import BadArchive, Keep, Limits, unpack
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ MEDIA_TYPE = "application/gzip"
 AT_ONCE = 2
 PROGRESS_S = 10.0
 TRIES = 6
-NEW, ARCHIVE = "new", "archive"
 _TRANSFER_S = 24 * 3600.0  # whoever ordered it gives it up earlier
 _RATIO = 2_000  # gzip never packs better than about 1,000 : 1
 _SPARE_BYTES = 64 << 20
@@ -186,16 +185,15 @@ class VolumeJobs:
         new, archive, old = (store.beside_volume(job.key, what) for what in (NEW, ARCHIVE, OLD))
         try:
             archive.parent.mkdir(mode=0o711, exist_ok=True)
-            recover(store, job.key)
-            await _aside(running, lambda: _clear(new, old))
+            recover(store.volume(job.key))
+            await _aside(running, lambda: clear(new, archive, old))
             _check_room(job, archive.parent)
             await _persistently(lambda: self._fetch(running, archive))
             await _aside(running, lambda: _unpack(running, archive, new, store.volume(job.key)))
             self._check_still(job)
             _swap(store.volume(job.key), new, old)
         finally:
-            archive.unlink(missing_ok=True)
-            await _aside(running, lambda: _clear(new, old))
+            await _aside(running, lambda: clear(new, archive, old))
         return running.seen(ended=True, done_bytes=job.content_bytes, sha256=job.sha256)
 
     async def _fetch(self, running: _Running, archive: Path) -> None:
@@ -329,9 +327,8 @@ def _swap(volume: Path, new: Path, old: Path) -> None:
         if old.exists():
             old.rename(volume)
         raise
-
-
-def _clear(*trees: Path) -> None:
-    for tree in trees:
-        if tree.exists():
-            shutil.rmtree(tree, ignore_errors=True)
+    folder = os.open(volume.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)  # before what the volume was is removed
+    finally:
+        os.close(folder)

@@ -17,11 +17,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from agent.protocol import VolumeOrder, VolumeSeen
-from agent.store import Store
+from agent.store import Store, beside
 
 log = logging.getLogger(__name__)
 
-OLD = "old"  # what a volume is called for the moment in which a restored one takes its place
+# Beside a volume while it is restored: what it will be, the archive of that, and what it was.
+NEW, ARCHIVE, OLD = "new", "archive", "old"
 LOOK_S = 60.0
 AGAIN_S = 2.0  # while something that is to be removed is still in use
 MEASURE_S = 20.0  # a tree that takes longer has no size that anybody knows
@@ -29,13 +30,19 @@ _BLOCK = 512  # what st_blocks counts, whatever the file system
 
 
 class Volumes:
-    """`in_use`: the keys of what runs here. `report` is told of sizes that changed and of what is gone."""
+    """`in_use`: the keys of what runs here; `jobs`: of those that are packed or restored. `report` is told of sizes
+    that changed and of what is gone."""
 
     def __init__(
-        self, store: Store, in_use: Callable[[], Collection[str]], report: Callable[[VolumeSeen], None]
+        self,
+        store: Store,
+        in_use: Callable[[], Collection[str]],
+        report: Callable[[VolumeSeen], None],
+        jobs: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._store = store
         self._in_use = in_use
+        self._jobs = jobs
         self._report = report
         self._orders: dict[str, VolumeOrder] = {}
         self._sizes: dict[str, int] = {}
@@ -44,7 +51,7 @@ class Volumes:
     def apply(self, orders: Sequence[VolumeOrder]) -> None:
         wanted = {order.key: order for order in orders if self._store.is_volume(order.key)}
         for key in wanted:
-            recover(self._store, key)
+            recover(self._store.volume(key))
         if wanted != self._orders:
             self._orders = wanted
             self._news.set()
@@ -61,6 +68,10 @@ class Volumes:
         pause = LOOK_S
         for order in list(self._orders.values()):
             try:
+                if order.key in self._jobs():
+                    pause = AGAIN_S if not order.keep else pause
+                    continue
+                await self._clear_left(order.key)
                 if order.keep:
                     await self._measure(order.key)
                 elif order.key in self._in_use() or not await self._remove(order.key):
@@ -75,6 +86,13 @@ class Volumes:
             self._sizes[key] = size
             self._report(VolumeSeen(key, size))
 
+    async def _clear_left(self, key: str) -> None:
+        """What a restore left beside the volume whose agent died in it, and which nobody wants any more."""
+        left = [path for what in (NEW, ARCHIVE, OLD) if (path := self._store.beside_volume(key, what)).exists()]
+        if left:
+            log.info("volume %s: clearing %s, left by a restore", key, ", ".join(path.name for path in left))
+            await asyncio.to_thread(clear, *left)
+
     async def _remove(self, key: str) -> bool:
         directory = self._store.volume(key)
         if directory.exists():
@@ -88,12 +106,21 @@ class Volumes:
         return True
 
 
-def recover(store: Store, key: str) -> None:
+def recover(volume: Path) -> None:
     """An agent that died between the two names of a restore left the volume without one: it gets its old one back."""
-    volume, old = store.volume(key), store.beside_volume(key, OLD)
+    old = beside(volume, OLD)
     if not volume.exists() and old.exists():
-        log.warning("volume %s was left without a name in the middle of a restore: it is as before", key)
+        log.warning("volume %s was left without a name in the middle of a restore: it is as before", volume.name)
         old.rename(volume)
+
+
+def clear(*paths: Path) -> None:
+    """Trees and files, as far as they can be removed."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def size_of(directory: Path, within_s: float) -> int | None:

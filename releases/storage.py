@@ -143,9 +143,7 @@ class ArtifactStore:
         """Refuse early, before a body is read: the last of the disk belongs to the database. Raises StorageFull."""
         if not isinstance(self.storage, ContentDirectory) or not self.storage.root.is_dir():
             return
-        disk = shutil.disk_usage(self.storage.root)
-        if disk.free < min(disk.total * _RESERVED_SHARE, _RESERVED_BYTES):
-            raise StorageFull("The node's disk is almost full; no upload is taken.", next="DELETE an app")
+        check_disk(self.storage.root)
 
     def local_digests(self) -> Iterator[str]:
         """What lies in this host's directory; nothing for a bucket."""
@@ -176,6 +174,13 @@ class _Adopted(TemporaryUploadedFile):
 
     def temporary_file_path(self) -> str:
         return str(self._path)
+
+
+def check_disk(place: Path) -> None:
+    """The last of a disk belongs to the database. Raises StorageFull."""
+    disk = shutil.disk_usage(place)
+    if disk.free < min(disk.total * _RESERVED_SHARE, _RESERVED_BYTES):
+        raise StorageFull("The node's disk is almost full; no upload is taken.", next="DELETE an app")
 
 
 def failure(error: OSError) -> OmniError:

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from agent.runtimes.base import Launch, Unavailable
+from agent.volumes import recover
 
 
 def prepare(launch: Launch, uid: int | None) -> None:
@@ -17,6 +18,7 @@ def prepare(launch: Launch, uid: int | None) -> None:
     for volume in launch.volumes:
         try:
             volume.source.parent.mkdir(mode=0o711, exist_ok=True)
+            recover(volume.source)
             made = not volume.source.exists()
             volume.source.mkdir(mode=0o700, exist_ok=True)
             if made and launch.image:

@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from observing import tracing
@@ -90,7 +91,7 @@ class Front:
         packages = (limits.build_disk_mb + _PACKING_MB) << 20
         self._intake = intake.Intake(
             config.artifacts_path / "incoming", limits.upload_max_bytes, times.upload_idle_s, packages,
-            limits.snapshot_max_bytes + (limits.snapshot_max_bytes >> 3) + (_PACKING_MB << 20),
+            limits.snapshot_max_bytes + (limits.snapshot_max_bytes >> 3) + (_PACKING_MB << 20), _check_disk,
         )  # fmt: skip
         self._intake.sweep()
         self._copying = _copying(config, self._intake)
@@ -369,6 +370,12 @@ def _members_tls(config: Config) -> tuple[Door | None, ssl.SSLContext | None]:
     inside = (_LOOPBACKS.get(listen, listen), config.me.port)
     shared = config.web.workers > 1
     return Door(identity.server_context(mine), listen, config.member_port(config.me), inside, shared), context
+
+
+def _check_disk(folder: Path) -> None:
+    from releases.storage import check_disk
+
+    check_disk(folder)
 
 
 def _copying(config: Config, taken: intake.Intake) -> Copying | None:

@@ -37,6 +37,7 @@ SHOWN_MEDIA_TYPES = ("application/gzip", "application/zip", "application/x-tar")
 MEDIA_TYPES = (*SHOWN_MEDIA_TYPES, "application/x-gzip", "application/x-zip-compressed", "application/json")
 _BATCH = 1 << 20
 _FIELD_MAX = 4096
+_LOOK_BYTES = 64 << 20  # how far a body may grow between two looks at the disk
 _ABANDONED_S = 24 * 3600
 
 
@@ -58,16 +59,20 @@ def is_upload(request: Request) -> bool:
 class _File:
     """The file being written, on threads of its own: hashing and writing never hold up the event loop."""
 
-    def __init__(self, path: Path, limit: int) -> None:
-        self._path, self._limit = path, limit
+    def __init__(self, path: Path, limit: int, check_room: Callable[[Path], None]) -> None:
+        self._path, self._limit, self._check_room = path, limit, check_room
         self._file = path.open("xb")
         self._hash = hashlib.sha256()
         self.size = 0
+        self._look_at = _LOOK_BYTES
 
     def write(self, data: bytes | memoryview) -> None:
         self.size += len(data)
         if self.size > self._limit:
             raise TooLarge(f"An upload may have {self._limit} bytes.", code="upload_too_large")
+        if self.size >= self._look_at:
+            self._look_at = self.size + _LOOK_BYTES
+            self._check_room(self._path.parent)
         self._hash.update(data)
         self._file.write(data)
 
@@ -153,8 +158,9 @@ class _Form:
 class Intake:
     """`folder` lies on the artifact store's file system, so that taking over is a rename.
 
-    `limit` is of what users upload; a worker's package may be as large as a build's tree (`package_limit`), the archive
-    of a snapshot as large as a volume (`snapshot_limit`), a copy as large as either.
+    `limit` is of what users upload; a worker's package may be as large as a build's tree (`package_limit`), the
+    archive of a snapshot as large as a volume (`snapshot_limit`), a copy as large as either. `check_room` is asked of
+    the folder now and then while a body comes, and may raise.
     """
 
     folder: Path
@@ -162,6 +168,7 @@ class Intake:
     idle_s: float
     package_limit: int | None = None
     snapshot_limit: int = 0
+    check_room: Callable[[Path], None] = lambda _: None
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="intake"))
 
     def sweep(self) -> None:
@@ -195,7 +202,7 @@ class Intake:
     async def _into_file(self, fill: Callable[[_File], Awaitable[Upload]], limit: int) -> Upload:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            sink = _File(self.folder / f"{secrets.token_hex(16)}.part", limit)
+            sink = _File(self.folder / f"{secrets.token_hex(16)}.part", limit, self.check_room)
         except OSError as error:
             raise _storage(error) from error
         try:

@@ -14,7 +14,7 @@ import pytest
 from omni.front.intake import Intake, is_upload
 from omni.front.requests import Request
 from omni.front.test_front import request
-from omni.kernel.errors import Malformed, OmniError, TooLarge, UnsupportedMedia
+from omni.kernel.errors import Malformed, OmniError, StorageFull, TooLarge, UnsupportedMedia
 
 
 def intake(folder: Path, limit: int = 10_000) -> Intake:
@@ -128,4 +128,19 @@ def test_an_idle_client_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(Malformed) as refused:
         asyncio.run(idle.receive(sent))
     assert refused.value.code == "upload_idle"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_body_that_fills_the_disk_ends_before_the_database_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> None:
+        raise StorageFull(f"{folder.name} is almost full")
+
+    monkeypatch.setattr("omni.front.intake._LOOK_BYTES", 3000)
+    taken = Intake(tmp_path, 100_000, 1.0, check_room=full)
+    small = request("POST", body=[b"a" * 2000], **GZIP)
+    asyncio.run(taken.receive(small)).path.unlink()
+    with pytest.raises(StorageFull):
+        asyncio.run(taken.receive(request("POST", body=[b"a" * 2000] * 3, **GZIP)))
     assert list(tmp_path.iterdir()) == []

@@ -116,6 +116,7 @@ def test_a_snapshot_from_asking_to_its_end(platform: Platform, shop: App, kept: 
     assert list(kinds) == ["snapshot.created", "snapshot.taking", "snapshot.progressed", "snapshot.succeeded"]
 
 
+@pytest.mark.long
 def test_what_an_agent_says_it_brought_is_looked_for(platform: Platform, shop: App) -> None:
     number = ask(platform, shop).json()["id"]
     tell(platform, "snapshot", number, ended=True, sha256="0" * 64, size=7)
@@ -123,6 +124,7 @@ def test_what_an_agent_says_it_brought_is_looked_for(platform: Platform, shop: A
     assert (row.status, row.reason, row.artifact_id) == ("failed", "archive_missing", None)
 
 
+@pytest.mark.long
 def test_of_a_running_app_it_is_live_and_stopped_only_when_it_is(platform: Platform, shop: App) -> None:
     start(platform, shop)
     refused = ask(platform, shop, consistency="stopped")
@@ -203,6 +205,7 @@ def test_a_running_app_is_stopped_for_it_only_when_that_is_asked(
     assert Instance.objects.get(app=shop, desired="run").status == "running"
 
 
+@pytest.mark.long
 def test_only_what_succeeded_can_be_restored_and_only_where_the_node_is(
     platform: Platform, shop: App, kept: ArtifactStore
 ) -> None:
@@ -216,6 +219,7 @@ def test_only_what_succeeded_can_be_restored_and_only_where_the_node_is(
     assert ask(platform, shop).json()["code"] == "volume_node_away"
 
 
+@pytest.mark.long
 def test_a_snapshot_outlives_its_volume_and_goes_into_another_one(
     platform: Platform, shop: App, kept: ArtifactStore
 ) -> None:
@@ -254,12 +258,14 @@ def test_bytes_that_two_snapshots_share_stay_for_the_other_one(
     assert (row.pk, kept.exists(str(row.artifact_id))) == (second, True)
 
 
+@pytest.mark.long
 def test_calling_one_off_needs_no_confirmation(platform: Platform, shop: App) -> None:
     number = ask(platform, shop).json()["id"]
     assert platform.call("DELETE", f"/app/{shop.pk}/snapshots/{number}").status_code == 200
     assert jobs(platform) == []
 
 
+@pytest.mark.long
 def test_the_newest_are_kept(
     platform: Platform, shop: App, kept: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +276,9 @@ def test_the_newest_are_kept(
     assert [item["id"] for item in items] == [numbers[2], numbers[1]]
 
 
-@pytest.mark.parametrize(("begun", "reason"), [(False, "agent_away"), (True, "agent_lost")])
+@pytest.mark.parametrize(("begun", "reason"), [
+    pytest.param(False, "agent_away", marks=pytest.mark.long), (True, "agent_lost"),
+])  # fmt: skip
 def test_what_nobody_ends_the_leader_gives_up_and_the_app_may_start_again(
     platform: Platform, shop: App, kept: ArtifactStore, begun: bool, reason: str
 ) -> None:
@@ -311,6 +319,7 @@ def test_another_org_a_reader_and_another_node_get_nowhere(platform: Platform, s
     assert (mine.status_code, mine.json()["code"]) == (409, "snapshot_not_wanted")
 
 
+@pytest.mark.long
 def test_an_archive_is_judged_before_it_is_read_and_taken_over_afterwards(
     platform: Platform, shop: App, kept: ArtifactStore, tmp_path: Path
 ) -> None:
@@ -334,6 +343,7 @@ def test_an_archive_is_judged_before_it_is_read_and_taken_over_afterwards(
     assert call(platform.token, "PUT", path).status_code == 403
 
 
+@pytest.mark.long
 def test_with_their_app_snapshots_and_their_bytes_go(platform: Platform, shop: App, kept: ArtifactStore) -> None:
     restore(platform, shop, taken(platform, kept, shop))
     digest = str(VolumeSnapshot.objects.get().artifact_id)
