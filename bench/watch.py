@@ -189,6 +189,7 @@ class Watch(WatchedPlatform):
         self.truth.say("job", None)  # its heartbeats cannot be kept meanwhile
         self.expected["cache"] += 1
         self._turns("cache", "unhealthy")
+        self._come("the platform's dead database is told while it is dead", self._database_told, 60)
         self.platform_db.start()
         self._come("cache is mended", lambda: self.truth.now["cache"][1] == "healthy", self._patience("cache") + 30)
         self._come(
@@ -196,6 +197,9 @@ class Watch(WatchedPlatform):
         )
         self._turns("job", "healthy")
         self.truth.say("job", "healthy")
+
+    def _database_told(self) -> bool:
+        return any(one["data"]["service"]["name"] == "platform:database" for one in self.receiver.told)
 
     def _ran(self, name: str) -> bool:
         return any(one["status"] == "succeeded" for one in self.remedies(name))
@@ -205,9 +209,9 @@ class Watch(WatchedPlatform):
 
     def _all_told(self) -> bool:
         """Nobody is told that an alert is over that only its cause has now."""
-        told = {(one["type"], one["data"]["id"]) for one in self.receiver.told}
-        return all(("alert.opened", id) in told and ("alert.resolved", id) in told
-                   for id, one in self.recorder.alerts.items() if one["resolution"] != "grouped")  # fmt: skip
+        told = {(one["type"], one["data"]["key"]) for one in self.receiver.told}
+        return all(("alert.opened", one["key"]) in told and ("alert.resolved", one["key"]) in told
+                   for one in self.recorder.alerts.values() if one["resolution"] != "grouped")  # fmt: skip
 
     # what is to be thought of it
 
@@ -215,7 +219,7 @@ class Watch(WatchedPlatform):
         alerts = Counter(one["service"]["name"] for one in self.recorder.alerts.values()
                          if not one["service"]["name"].startswith("platform:"))  # fmt: skip
         parts = Counter(one["service"]["name"] for one in self.recorder.alerts.values()) - alerts
-        told = Counter((one["type"], one["data"]["id"]) for one in self.receiver.told)
+        told = Counter((one["type"], one["data"]["key"]) for one in self.receiver.told)
         runs = {name: self.remedies(name) for name in ("cache", "front", "job")}
         overlaps = sum(_overlap(found) for found in runs.values())
         states = self._apps()

@@ -70,6 +70,7 @@ class Alert(models.Model):
     note = models.CharField(max_length=500, default="")
     resolved_at = models.DateTimeField(null=True)
     resolution = models.CharField(max_length=12, default="")  # recovered | maintenance | deleted | grouped
+    told_as = models.CharField(max_length=64, default="", db_index=True)  # when it was told before it had a row
     grouped_under = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")
     revision = models.BigIntegerField(default=1)
 

@@ -80,7 +80,7 @@ def carry_out(tx: Transaction, actions: Sequence[Action]) -> None:
 def announce(tx: Transaction, alert_ids: Sequence[int]) -> None:
     """Have everybody told that these were opened, unless somebody was."""
     for alert in Alert.objects.filter(pk__in=alert_ids):
-        _tell(tx, alert, "opened")
+        tell(tx, alert, "opened")
 
 
 def unannounced(now: dt.datetime) -> list[int]:
@@ -132,7 +132,7 @@ def _update(tx: Transaction, action: Update) -> None:
     raised = SEVERITIES.index(action.severity) > SEVERITIES.index(_severity(alert.severity))
     if raised and alert.notices.filter(kind="opened").exists():
         alert.refresh_from_db()
-        _tell(tx, alert, "raised")
+        tell(tx, alert, "raised")
 
 
 def _resolve(tx: Transaction, action: Resolve) -> None:
@@ -149,10 +149,11 @@ def _resolve(tx: Transaction, action: Resolve) -> None:
         return
     tx.record("alert.resolved", "alert", alert.pk, change={"service": alert.service_name, "why": action.why})
     if action.why != "grouped" and alert.notices.filter(kind="opened").exists():
-        _tell(tx, alert, "resolved")
+        tell(tx, alert, "resolved")
 
 
-def _tell(tx: Transaction, alert: Alert, kind: str) -> None:
+def tell(tx: Transaction, alert: Alert, kind: str) -> None:
+    """Queue what was not queued yet, for every channel."""
     for channel in channels():
         if not Notice.objects.filter(alert=alert, kind=kind, channel=channel).exists():
             notice = Notice(alert=alert, kind=kind, channel=channel, next_at=tx.at, created_at=tx.at)

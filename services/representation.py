@@ -45,6 +45,7 @@ def services(rows: Iterable[Service]) -> list[dict[str, Any]]:
 def alert(row: Alert, silences: Iterable[Silence] = ()) -> dict[str, Any]:
     return {
         "id": row.pk,
+        "key": key(row),
         "service": {"id": row.service_id, "name": row.service_name},
         "severity": row.severity,
         "status": row.status,
@@ -59,8 +60,16 @@ def alert(row: Alert, silences: Iterable[Silence] = ()) -> dict[str, Any]:
         "resolution": row.resolution or None,
         "grouped_under": row.grouped_under_id,
         "revision": row.revision,
-        "links": {"self": f"/alerts/{row.pk}", "service": f"/services/{row.service_id}" if row.service_id else None},
+        "links": {
+            "self": f"/alerts/{row.pk}" if row.pk else None,
+            "service": f"/services/{row.service_id}" if row.service_id else None,
+        },
     }
+
+
+def key(row: Alert) -> str:
+    """What an alert is called where it is told: it has a name before it has a row (`outage`)."""
+    return row.told_as or f"alert-{row.pk}"
 
 
 def silence(row: Silence) -> dict[str, Any]:

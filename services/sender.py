@@ -95,14 +95,18 @@ def settle(tx: Transaction, notice: Notice, outcome: Outcome, chance: float) -> 
 
 def send(notice: Notice) -> Outcome:
     """One try over the notice's channel, as it is configured now."""
-    alert = Alert.objects.get(pk=notice.alert_id)
+    return deliver(notice.channel, Alert.objects.get(pk=notice.alert_id), notice.kind)
+
+
+def deliver(channel: str, alert: Alert, kind: str) -> Outcome:
+    """Tell of an alert, which need not be in the database, over one channel. Reads nothing but the configuration."""
     alerts = settings.CONFIG.alerts
-    id = f"alert-{alert.pk}-{notice.kind}"
-    if notice.channel == "webhook":
+    id = f"{representation.key(alert)}-{kind}"
+    if channel == "webhook":
         if not alerts.webhook_url:
             return Outcome(False, True, None, "no webhook is configured any more")
         endpoint = webhooks.Endpoint(alerts.webhook_url, alerts.webhook_secret.get_secret_value())
-        return webhooks.deliver(endpoint, webhooks.Message(id, f"alert.{notice.kind}", representation.alert(alert)))
+        return webhooks.deliver(endpoint, webhooks.Message(id, f"alert.{kind}", representation.alert(alert)))
     if not alerts.mail_to:
         return Outcome(False, True, None, "no mail address is configured any more")
     server = mail.Server(
@@ -111,7 +115,7 @@ def send(notice: Notice) -> Outcome:
     )  # fmt: skip
     to = tuple(one.strip() for one in alerts.mail_to.split(",") if one.strip())
     try:
-        mail.send(server, mail.Mail(id, alerts.mail_from, to, subject(alert, notice.kind), text(alert)))
+        mail.send(server, mail.Mail(id, alerts.mail_from, to, subject(alert, kind), text(alert)))
     except mail.MailFailed as error:
         return Outcome(False, error.final, None, str(error))
     return Outcome(True, True, None, f"taken by {alerts.smtp_host}")
@@ -127,4 +131,4 @@ def text(alert: Alert) -> str:
         lines.append(f"resolved {clock.rfc3339(alert.resolved_at)} ({alert.resolution})")
     if alert.affected:
         lines.append(f"{len(alert.affected)} services depend on it: {', '.join(alert.affected[:20])}")
-    return "\n".join([*lines, "", f"GET /alerts/{alert.pk}", ""])
+    return "\n".join([*lines, "", f"GET /alerts/{alert.pk}" if alert.pk else "GET /cluster/status", ""])

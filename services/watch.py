@@ -47,11 +47,13 @@ class _Known:
 
 @dataclass(slots=True)
 class Watch:
-    """One per leadership. `parts` asks the platform's own parts; `register` brings the platform's services in."""
+    """One per leadership. `parts` asks the platform's own parts; `register` brings the platform's services in;
+    `settle` writes down what was told of the database's death while it was away, before alerts are looked at."""
 
     board: Board
     parts: Callable[[], Mapping[str, PartSeen]]
     register: Callable[[list[str]], None] = lambda _nodes: None
+    settle: Callable[[], None] = lambda: None
     _services: list[Watched] = field(default_factory=list)
     _known: dict[int, _Known] = field(default_factory=dict)
     _nodes: list[str] = field(default_factory=list)
@@ -127,6 +129,7 @@ class Watch:
                 for one in part:
                     known = self._known[one.id]
                     known.stored, known.stored_at = one.memory, now
+            self.settle()
             self._alert(now)
         except _AWAY as error:
             _log.warning("what services came to is written later: %s", error)

@@ -35,6 +35,7 @@ from omni.rest import index
 from omni.rest.fields import StrictSerializer
 from omni.rest.writes import Reply, is_dry_run, no_body, perform
 from omni.version import VERSION
+from services.outage import RECORD as ALARM
 
 _ADDRESS = r"\A[A-Za-z0-9:._-]{1,253}\Z"
 _TRANSFER_S, _MEMBER_S = 5.0, 10.0
@@ -152,7 +153,7 @@ def standing(config: Config, seen: parts.Database, raft: parts.Part) -> dict[str
         "members": members,
         "database": seen.part,
         "drains": state.get("drains", {}),
-        "services": state.get("services", {}),
+        "services": {name: one for name, one in state.get("services", {}).items() if name != ALARM},
     }
 
 

@@ -40,6 +40,7 @@ class FenceClaims:
         self._serving = 0
         self._failures = 0
         self._answered_at: float | None = None
+        self._began = clock.monotonic()
         self._failing = False  # the last check
         self._refused = False  # it answers and yet takes no claim of ours
         self._complaint = ""
@@ -49,6 +50,12 @@ class FenceClaims:
     @property
     def serving(self) -> int:
         return self._serving
+
+    @property
+    def silent_s(self) -> float:
+        """For so long the database has not answered this daemon."""
+        answered = self._answered_at
+        return clock.monotonic() - (self._began if answered is None else answered)
 
     @property
     def able(self) -> bool:

@@ -10,6 +10,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 from django.conf import settings
 
@@ -21,6 +22,7 @@ from consensus.raft.client import CommandRefused, CommandUnknown, RaftClient
 from consensus.raft.page import RaftPage
 from consensus.static import StaticLease
 from observing import tracing
+from omni.daemon.alarm import Alarm, OwnFile, Replicated
 from omni.daemon.announcing import Announcer
 from omni.daemon.bootstrap import bootstrap
 from omni.daemon.claims import FenceClaims
@@ -48,11 +50,12 @@ class LeaderWork:
 
     def __init__(self, config: Config, lease: Candidacy, client: RaftClient | None) -> None:
         self._config, self._lease, self._client = config, lease, client
+        self.settle: Callable[[], None] = lambda: None
         self._loops: list[Loop | Pulse] = []
 
     def start(self, epoch: int) -> None:
         pulse = Pulse()
-        loops = leader_loops(pulse)
+        loops = leader_loops(pulse, self.settle)
         if self._client is not None:
             mirror = Mirror(self._client, self._lease, self._config.me.id)
             loops.append(Loop("mirror", mirror.tick, MIRROR_S))
@@ -86,6 +89,8 @@ class Daemon:
         mirrored = RaftClient(config.socket_path(f"raft-{config.me.port}")) if self._elected else None
         self._work = LeaderWork(config, lease, mirrored)
         self._claims = FenceClaims(lease, keys.cluster_id(config), config.me.id, lambda: bootstrap(config))
+        self._alarm = Alarm(self._orders(), lease.term, lambda: self._claims.silent_s)
+        self._work.settle = self._alarm.keep
         page = PageWriter(config.node_dir(config.me) / "lease")
         self._leadership = Leadership(lease, page, self._claims, self._work)
         self._announcer = Announcer(self._client, self._able)
@@ -98,12 +103,20 @@ class Daemon:
             return StaticLease(me.netloc)
         return ElectedLease(me.netloc, RaftPage(self._config.node_dir(me) / "raft.page"))
 
+    def _orders(self) -> Replicated | OwnFile:
+        """Where the alarm's order is kept; its line to Raft is its own."""
+        me = self._config.me
+        if not self._elected:
+            return OwnFile(self._config.node_dir(me) / "alarm.json")
+        return Replicated(RaftClient(self._config.socket_path(f"raft-{me.port}")))
+
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._claims.start()
         self._recorder.start()
+        self._alarm.start()
         if self._elected:
             self._web.start()
             self._announcer.start()
@@ -139,6 +152,7 @@ class Daemon:
         self._leadership.stop(self._successor, _LAST_WORDS_S)
         self._claims.stop()
         self._recorder.stop()
+        self._alarm.stop()
         self._work.join(2.0)
         self._client.close()
 

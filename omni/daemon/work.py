@@ -6,6 +6,7 @@ Owns the list. Each entry is one concern on a thread of its own, so that one tha
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from django.conf import settings
 
@@ -42,8 +43,8 @@ COLD_START_S = 10.0
 _began = clock.monotonic()
 
 
-def leader_loops(pulse: Pulse) -> list[Loop]:
-    """New for each leadership: nothing that an earlier one remembered is carried over."""
+def leader_loops(pulse: Pulse, settle: Callable[[], None]) -> list[Loop]:
+    """New for each leadership: nothing that an earlier one remembered is carried over. `settle` is the alarm's."""
     cold = clock.monotonic() - _began < COLD_START_S
     controller, telemetry = Controller(patience_s=COLD_START_S if cold else 0.0), Retention()
     relay = Relay(celery_publisher(celery))
@@ -70,7 +71,7 @@ def leader_loops(pulse: Pulse) -> list[Loop]:
         Loop("exec", Sweep().tick, EXEC_EVERY_S, pulse),
         Loop("snapshots", SnapshotSweep().tick, SNAPSHOTS_EVERY_S, pulse),
         Loop("relay", ring, RELAY_S, pulse),
-        *_service_loops(pulse),
+        *_service_loops(pulse, settle),
         Loop("domains", domain_checks.DomainChecks().step, domain_checks.EVERY_S, pulse),
         Loop("webhooks", event_hooks.EventHooks().tick, event_hooks.EVERY_S, pulse),
         Loop("retention", retention.tick, retention.EVERY_S),
@@ -78,10 +79,10 @@ def leader_loops(pulse: Pulse) -> list[Loop]:
     ]
 
 
-def _service_loops(pulse: Pulse) -> list[Loop]:
+def _service_loops(pulse: Pulse, settle: Callable[[], None]) -> list[Loop]:
     """Watching services, mending them, telling of their alerts: one hanging channel holds up no other."""
     standings.forget()
-    watching = watch.Watch(board.Board(board.directory()), platform_parts.observe, Registrar().register)
+    watching = watch.Watch(board.Board(board.directory()), platform_parts.observe, Registrar().register, settle)
     patience = threading.local()
 
     def look() -> float:
