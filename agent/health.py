@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from agent.protocol import Health, HealthCheck
 
 STARTING_INTERVAL_S = 0.25
-FIRST_INTERVAL_S = 0.05  # a port costs nothing to ask, and most programs listen within a moment
+FIRST_INTERVAL_S = 0.05  # a closed port costs nothing to ask, and most programs listen within a moment
 FIRST_S = 2.0
 
 
@@ -41,9 +41,12 @@ def step(state: HealthState, check: HealthCheck, ok: bool, since_start: float) -
     return replace(state, health="unhealthy") if bad else state
 
 
-def pause(state: HealthState, check: HealthCheck, since_start: float) -> float:
-    """Seconds until the next probe: quick while a new process is awaited, the check's interval otherwise."""
+def pause(state: HealthState, check: HealthCheck, since_start: float, closed: bool = False) -> float:
+    """Seconds until the next probe: quick while a new process is awaited, the check's interval otherwise.
+
+    `closed`: where it is to listen is known, and nothing listened there yet.
+    """
     if state.ever or since_start >= check.start_period_s:
         return check.interval_s
-    first = check.type == "tcp" and since_start < FIRST_S
+    first = (check.type == "tcp" or closed) and since_start < FIRST_S
     return min(FIRST_INTERVAL_S if first else STARTING_INTERVAL_S, check.interval_s)

@@ -39,6 +39,7 @@ from observing import journal, tracing
 log = logging.getLogger(__name__)
 
 _AFTER_FAULT_S = 2.0
+LOCATED_S = 1.0  # asking a runtime where a program is costs more than asking the program
 PROCESS_SETTLES_S = 1.0  # a process that ends sooner was never up, where nothing else is asked of it
 
 
@@ -66,6 +67,7 @@ class Instance:
         self._wake = asyncio.Event()
         self._companions: list[asyncio.Task[None]] = []
         self._endpoint: Endpoint | None = None
+        self._located_at = 0.0
 
     async def run(self) -> None:
         """Until the instance is deleted. A fault nobody foresaw is logged and tried again: others must not suffer."""
@@ -319,7 +321,8 @@ class Instance:
                 self._keep(lifecycle.probed(self.record, state, probe, now))
             except OSError as error:  # a full disk must not end the checks
                 log.warning("instance %s: %s", self.record.id, error)
-            await asyncio.sleep(pause(state, check, since_start))
+            closed = not answer.reached and self._endpoint is not None
+            await asyncio.sleep(pause(state, check, since_start, closed))
 
     async def _elsewhere(self) -> str:
         """Where it listens instead: the commonest reason for which nothing answers."""
@@ -339,7 +342,7 @@ class Instance:
         except (RuntimeFault, OSError) as error:
             return probes.Answer(False, str(error)[:300], reached=False)
         answer = await probes.ask(check, host, port, self._execute)
-        if not answer.reached:
+        if not answer.reached and clock.monotonic() - self._located_at >= LOCATED_S:
             self._endpoint = None  # it may have been moved: where it is now is asked before the next try
         return answer
 
@@ -348,6 +351,7 @@ class Instance:
         if self._endpoint is None:
             given = Endpoint(self._around.address, self.record.port or 0, routed=True)
             self._endpoint = await self.runtime.endpoint(self._handle()) or given
+            self._located_at = clock.monotonic()
             if self._endpoint.routed:
                 address = f"{self._endpoint.host}:{self._endpoint.port}"
                 self._keep(lifecycle.located(self.record, address))

@@ -84,6 +84,9 @@ class Packages:
             raise Refused(f"{digest!r} is not a sha256")
         tree = self.path(digest)
         try:
+            async with self._locked(digest, shared=True):  # many that start at once find it there at once
+                if await self._is_here(release, tree):
+                    return tree
             async with self._locked(digest):
                 if release.kind == "image":
                     await self._make_image(release, tree)
@@ -97,12 +100,17 @@ class Packages:
         """The engine's name of a release that is an image; "" for one that is a folder."""
         return self._images.name(release.package) if self._images and release.kind == "image" else ""
 
+    async def _is_here(self, release: ReleaseRef, tree: Path) -> bool:
+        if not tree.is_dir() or release.kind != "image":
+            return tree.is_dir()
+        return self._images is not None and await self._images.has(release.package)
+
     async def _make_image(self, release: ReleaseRef, tree: Path) -> None:
         """In its tree's place stands a folder with a mark: what is collected is known by it."""
         digest = release.package
         if self._images is None:
             raise Refused("the release is an image, and this node has no engine for it")
-        if tree.is_dir() and await self._images.has(digest):
+        if await self._is_here(release, tree):
             return
         archive = self._trees / f".{digest}.tar"
         try:
@@ -165,15 +173,16 @@ class Packages:
         return removed
 
     @contextlib.asynccontextmanager
-    async def _locked(self, digest: str, wait_s: float = LOCK_S) -> AsyncIterator[None]:
-        """The host's lock for this digest. The file is never removed while anybody may wait for it."""
+    async def _locked(self, digest: str, wait_s: float = LOCK_S, *, shared: bool = False) -> AsyncIterator[None]:
+        """The host's lock for this digest; `shared` with others who change nothing. The file is never removed while
+        anybody may wait for it."""
         path = self._trees / f".{digest[:2]}.lock"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             deadline = asyncio.get_running_loop().time() + wait_s
             while True:
                 try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     if asyncio.get_running_loop().time() >= deadline:

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from agent import backoff, clock, record
+from agent import backoff, clock, probes, record
 from agent.fake_plane import assignment
 from agent.instance import PROCESS_SETTLES_S, Instance, Surroundings
 from agent.logs.tail import Tail
@@ -19,7 +19,7 @@ from agent.packages import Packages
 from agent.ports import Ports
 from agent.protocol import HealthCheck, Observed, ReleaseRef
 from agent.record import Record
-from agent.runtimes.base import Refused, Unavailable, Unknown
+from agent.runtimes.base import Endpoint, Handle, Refused, Unavailable, Unknown
 from agent.runtimes.fake import FakeHost, FakeRuntime
 from agent.store import Store
 
@@ -174,6 +174,34 @@ def test_a_process_check_waits_until_the_process_has_settled(tmp_path: Path):
     before = time.monotonic()
     asyncio.run(lived(nest.hatch(), lambda: nest.kept().observed.status == "running"))
     assert time.monotonic() - before >= PROCESS_SETTLES_S
+
+
+@pytest.mark.parametrize(("keeps_s", "asked"), [(3600.0, 1), (0.0, 5)])
+def test_where_a_program_is_that_does_not_listen_yet_is_not_asked_before_every_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_s: float, asked: int
+):
+    nest = Nest(tmp_path)
+    kept = nest.kept()
+    nest.store.save(replace(kept, assignment=replace(kept.assignment, health_check=HealthCheck(type="http"))))
+    places = probed = 0
+
+    class Elsewhere(FakeRuntime):
+        async def endpoint(self, handle: Handle) -> Endpoint:
+            nonlocal places
+            places += 1
+            return Endpoint("127.0.0.1", 9, routed=False)
+
+    async def closed(*_: object) -> probes.Answer:
+        nonlocal probed
+        probed += 1
+        return probes.Answer(probed == 5, "port 9: connection refused", reached=False)
+
+    monkeypatch.setattr(probes, "ask", closed)
+    monkeypatch.setattr("agent.instance.LOCATED_S", keeps_s)
+    instance = nest.hatch()
+    instance.runtime = Elsewhere(nest.host)
+    asyncio.run(lived(instance, lambda: nest.kept().observed.status == "running"))
+    assert places == asked
 
 
 def test_remove_deletes_the_directory_and_says_so(tmp_path: Path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import backoff, config, states
-from agent.health import STARTING_INTERVAL_S, HealthState, pause, step
+from agent.health import FIRST_INTERVAL_S, FIRST_S, STARTING_INTERVAL_S, HealthState, pause, step
 from agent.ports import NoPort, Ports
 from agent.protocol import HealthCheck
 from agent.runtimes.shell import shell_line
@@ -90,12 +90,14 @@ def test_health_follows_its_thresholds(check: HealthCheck, results: list[tuple[b
         assert not (before.ever and not state.ever)
 
 
-@given(CHECKS, st.floats(0, 200))
-def test_probes_come_quickly_only_while_a_new_process_is_awaited(check: HealthCheck, since: float):
-    assert pause(HealthState(ever=True), check, since) == check.interval_s
-    awaited = pause(HealthState(), check, since)
+@given(CHECKS, st.floats(0, 200), st.booleans())
+def test_probes_come_quickly_only_while_a_new_process_is_awaited(check: HealthCheck, since: float, closed: bool):
+    assert pause(HealthState(ever=True), check, since, closed) == check.interval_s
+    awaited = pause(HealthState(), check, since, closed)
     if since < check.start_period_s:
         assert 0 < awaited <= min(STARTING_INTERVAL_S, check.interval_s)
+        if closed and since < FIRST_S:
+            assert awaited <= FIRST_INTERVAL_S
     else:
         assert awaited == check.interval_s
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from agent import record, store
 from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.fake_plane import FakePlane, assignment
-from agent.packages import Packages
+from agent.packages import Images, Packages
 from agent.protocol import Observed, ReleaseRef
 from agent.runtimes.base import Refused, Unavailable
 from agent.store import Store
@@ -160,6 +161,28 @@ def test_agents_of_one_host_fetch_a_package_once(plane: FakePlane, tmp_path: Pat
         assert (trees[0] / "a" / "b").read_bytes() == b"x"
         del plane.packages[release.package]
         await agents[0].ensure(release)
+
+    asyncio.run(story())
+
+
+def test_many_that_start_at_once_ask_for_an_image_that_is_there_side_by_side(plane: FakePlane, tmp_path: Path):
+    """One after the other, each behind a tenth of a second of waiting, fifty took five seconds."""
+
+    class Together:
+        def __init__(self) -> None:
+            self.all = asyncio.Barrier(6)
+
+        async def has(self, _digest: str) -> bool:
+            async with asyncio.timeout(60):
+                await self.all.wait()
+            return True
+
+    async def story() -> None:
+        agent = Store("n", tmp_path / "instances", tmp_path / "n")
+        mine = Packages(agent, ControlPlane([plane.url], "t"), cast(Images, Together()))
+        release = ReleaseRef(1, "1", "0" * 64, 1, kind="image")
+        mine.path(release.package).mkdir()
+        assert set(await asyncio.gather(*(mine.ensure(release) for _ in range(6)))) == {mine.path(release.package)}
 
     asyncio.run(story())
 

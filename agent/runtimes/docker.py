@@ -100,7 +100,7 @@ class DockerRuntime(Runtime):
                     return self._handle(found)
                 await self._clear(found["Id"], launch.instance_id)
             made = await self._described(launch)
-            container = await self._engine.call(lambda client: containers.create(client, made))
+            container = await self._engine.call(lambda client: containers.create(client, made), lane="change")
         except Away as error:
             raise Unavailable(str(error)) from error
         except Declined as error:
@@ -129,7 +129,7 @@ class DockerRuntime(Runtime):
 
     async def _run(self, container: str, launch: Launch) -> None:
         try:
-            await self._engine.call(lambda client: client.start(container))
+            await self._engine.call(lambda client: client.start(container), lane="change")
         except Away as error:
             raise Unknown(str(error)) from error
         except Declined as error:
@@ -316,7 +316,9 @@ class DockerRuntime(Runtime):
 
     async def _remove(self, container: str) -> None:
         try:
-            await self._engine.call(lambda client: client.remove_container(container, v=True, force=True))
+            await self._engine.call(
+                lambda client: client.remove_container(container, v=True, force=True), lane="change"
+            )
         except Declined as error:
             if error.status not in (404, 409):  # gone, or going
                 raise

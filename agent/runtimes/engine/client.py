@@ -11,7 +11,7 @@ import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from sandbox.engines import SOCKETS, find
 
@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 CALL_S = 20.0
 LONG_CALL_S = 900.0  # loading an image
-_THREADS = 8
+Lane = Literal["ask", "change", "command"]
+_THREADS = 8  # in each lane
 OLDEST_API = (1, 40)
 
 
@@ -43,11 +44,16 @@ class Declined(EngineError):
 
 
 class Engine:
-    """One engine. `wanted` is a URL (unix:// or tcp://) or "auto". Usable before it runs and while it is away."""
+    """One engine. `wanted` is a URL (unix:// or tcp://) or "auto". Usable before it runs and while it is away.
+
+    Each lane has threads of its own, so that what takes long holds up only its like: while many containers are made,
+    started or cleared away ("change"), those that run already are asked after and ended ("ask"), and commands beside
+    them run ("command"), as if nothing else were going on.
+    """
 
     def __init__(self, wanted: str) -> None:
         self._wanted = wanted
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="engine")
+        self._pools = {lane: ThreadPoolExecutor(_THREADS, f"engine-{lane}") for lane in get_args(Lane)}
         self._making = threading.Lock()
         self._clients: dict[tuple[str, float], APIClient] = {}
 
@@ -55,11 +61,10 @@ class Engine:
     def url(self) -> str:
         return find(self._wanted)
 
-    async def call(self, function: Callable[[APIClient], T], timeout_s: float = CALL_S) -> T:
+    async def call(self, function: Callable[[APIClient], T], timeout_s: float = CALL_S, *, lane: Lane = "ask") -> T:
         """What `function` answers. Raises Away or Declined."""
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._pool, functools.partial(self.call_here, function, timeout_s))
-        return await running
+        return await loop.run_in_executor(self._pools[lane], functools.partial(self.call_here, function, timeout_s))
 
     def call_here(self, function: Callable[[APIClient], T], timeout_s: float = CALL_S) -> T:
         """The same in this thread; `timeout_s` is the longest silence."""
@@ -86,7 +91,7 @@ class Engine:
             client = self._clients.get((url, timeout_s))
             if client is None:
                 # Asks the engine for its version: it must answer now.
-                client = APIClient(base_url=url, version="auto", timeout=timeout_s, max_pool_size=_THREADS)
+                client = APIClient(base_url=url, version="auto", timeout=timeout_s, max_pool_size=_THREADS * 3)
                 self._clients[url, timeout_s] = client
             return client
 
@@ -99,7 +104,8 @@ class Engine:
         return f"no answer from the engine at {self.url or self._wanted}: {_innermost(error)}"
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _innermost(error: BaseException) -> str:

@@ -24,7 +24,7 @@ async def execute(engine: Engine, container: str, command: str, timeout_s: float
     """As the container's own user, by its shell. Raises Away, Declined."""
     shell = ["/bin/sh", "-c", shell_line(command)]
     made = await engine.call(lambda client: client.exec_create(container, shell))
-    running = asyncio.ensure_future(engine.call(lambda client: _collect(client, made["Id"])))
+    running = asyncio.ensure_future(engine.call(lambda client: _collect(client, made["Id"]), lane="command"))
     done, _ = await asyncio.wait([running], timeout=timeout_s)
     if not done:
         await end(engine, made["Id"], container)

@@ -41,7 +41,7 @@ class Images:
     async def load(self, digest: str, archive: Path) -> None:
         """Raises Refused for an archive that is none, Unavailable when the engine cannot take it now."""
         try:
-            await self._engine.call(lambda client: self._load(client, digest, archive), LONG_CALL_S)
+            await self._engine.call(lambda client: self._load(client, digest, archive), LONG_CALL_S, lane="change")
         except Declined as error:
             raise Unavailable(f"the engine did not take image {digest[:12]}: {error}") from error
         except Away as error:

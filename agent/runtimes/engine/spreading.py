@@ -29,7 +29,7 @@ class Spread:
             return str(image["Id"])
         known = self._known(image)
         if not known:
-            await self._engine.call(lambda client: self._push(client, str(image["Id"])), LONG_CALL_S)
+            await self._engine.call(lambda client: self._push(client, str(image["Id"])), LONG_CALL_S, lane="change")
             image = await self._engine.call(lambda client: client.inspect_image(image["Id"]))
             known = self._known(image)
         if not known:
