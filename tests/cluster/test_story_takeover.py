@@ -33,7 +33,10 @@ def next_write(work: Workload, since: float, within_s: float = 60.0) -> Op:
     def look() -> Op | None:
         return next((op for op in work.acknowledged() if op.start > since), None)
 
-    found = wait_for(look, "the next acknowledged write", within_s, every_s=0.01)
+    try:
+        found = wait_for(look, "the next acknowledged write", within_s, every_s=0.01)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{work.account(since)}") from None
     assert found is not None
     return found
 

@@ -86,6 +86,16 @@ class Workload:
                 raise AssertionError(f"no {count} writes were acknowledged within {timeout_s:g} s") from self._failed
             time.sleep(0.02)
 
+    def account(self, since: float) -> str:
+        """What was asked since then and what came of it, the latest last: for whoever looks into a failure."""
+        asked = [(one, op) for op in list(self.ops) for one in op.tries if max(one.start, one.end) > since]
+        lines = [
+            f"{one.start - since:7.2f} {(one.end or since) - since:7.2f} {op.kind} at {one.node}: {one.status} "
+            f"{one.verdict} {one.code} {one.note}"
+            for one, op in sorted(asked, key=lambda found: found[0].start)
+        ]
+        return "\n".join([f"{len(asked)} requests since, clients failed: {self._failed!r}", *lines[-40:]])
+
     def _main(self) -> None:
         try:
             asyncio.run(self._run())
