@@ -354,7 +354,7 @@ class Instance:
             self._located_at = clock.monotonic()
             if self._endpoint.routed:
                 address = f"{self._endpoint.host}:{self._endpoint.port}"
-                self._keep(lifecycle.located(self.record, address))
+                self._keep(lifecycle.located(self.record, address, self._endpoint.place))
         return self._endpoint.host, self._endpoint.port
 
     def _since_start(self) -> float:

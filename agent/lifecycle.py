@@ -104,9 +104,11 @@ def started(record: Record, handle: dict[str, object], now: float, at: str) -> R
     return observe(record, handle=dict(handle), started_at=at, restarts=restarts)
 
 
-def located(record: Record, address: str) -> Record:
-    """Where the ingress finds it, known once it runs."""
-    return record if record.leaving else observe(record, address=address)
+def located(record: Record, address: str, place: str = "") -> Record:
+    """Where the ingress finds it, known once it runs; its handle as told names the `place` when that is no node of
+    ours."""
+    handle = {**(record.handle or {}), **({"place": place} if place else {})}
+    return record if record.leaving else observe(record, address=address, handle=handle)
 
 
 def refused(record: Record, why: str) -> Record:

@@ -133,11 +133,13 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a program answers on this host. `routed`: the ingress is to go there too."""
+    """Where a program answers. `routed`: the ingress is to go there too. `place`: the node of an engine's own cluster
+    on which it runs, where that is not this host."""
 
     host: str
     port: int
     routed: bool
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

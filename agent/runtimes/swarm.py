@@ -43,6 +43,7 @@ from agent.runtimes.docker import NOTE
 from agent.runtimes.engine import containers, executing, figures, handing, launching, output, preparing, tasks
 from agent.runtimes.engine.ability import absent, capabilities, not_a_manager
 from agent.runtimes.engine.client import Away, Declined, Engine, EngineError
+from agent.runtimes.engine.entry import EngineEntry
 from agent.runtimes.engine.launching import Surroundings
 from agent.runtimes.engine.output import Output
 from agent.runtimes.engine.overlays import Overlays
@@ -50,6 +51,7 @@ from agent.runtimes.engine.services import NO_MANAGER, Services
 from agent.runtimes.engine.spreading import Spread
 from agent.runtimes.engine.task_watch import TaskWatch
 from agent.runtimes.engine.tasks import Verdict
+from agent.runtimes.entering import Entered, Entry
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ _KILL_DEADLINE_S = 15.0
 _OUTPUT_PATIENCE_S = 5.0
 _LOOK_S = 0.1
 _RELY_S = 30.0
+_ELSEWHERE = "it runs on another node of the swarm: a command beside it is not to be had there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +230,23 @@ class SwarmRuntime(Runtime):
         try:
             seen = await self._services.verdict(str(handle["service"]))
             if not await self._services.is_here(seen):
-                raise Unknown("it runs on another node of the swarm: a command beside it is not to be had there")
+                raise Unknown(_ELSEWHERE)
             return await executing.execute(self._engine, seen.container, command, timeout_s)
         except EngineError as error:
             raise Unknown(str(error)) from error
+
+    async def enter(self, launch: Launch, handle: Handle, entry: Entry) -> Entered:
+        try:
+            seen = await self._services.verdict(str(handle["service"]))
+            if seen.state != "running":
+                raise Unavailable(f"its task does not run{f': {seen.why}' if seen.why else ''}")
+            if not await self._services.is_here(seen):
+                raise Unavailable(_ELSEWHERE)
+            return await EngineEntry.start(self._engine, seen.container, entry)
+        except Away as error:
+            raise Unknown(str(error)) from error
+        except Declined as error:
+            raise Unavailable(str(error)) from error
 
     async def listening(self, handle: Handle) -> tuple[int, ...] | None:
         place = await self._place(handle)
@@ -249,8 +265,9 @@ class SwarmRuntime(Runtime):
         place = await self._place(handle)  # the engine's own proxy takes connections before the program does
         if place is not None and seen.inside not in place.listening():
             raise Unknown(f"nothing in it listens on port {seen.inside}")
-        address = swarm["NodeAddr"] if swarm["NodeID"] == seen.node else node["Status"]["Addr"]
-        return Endpoint(str(address), seen.port, routed=True)
+        if swarm["NodeID"] == seen.node:
+            return Endpoint(str(swarm["NodeAddr"]), seen.port, routed=True)
+        return Endpoint(str(node["Status"]["Addr"]), seen.port, True, str(node["Description"]["Hostname"]))
 
     async def close(self) -> None:
         await self._watch.close()

@@ -13,11 +13,14 @@ import pytest
 from agent.config import platform_of
 from agent.runtimes.base import Endpoint, Handle, Runtime, Unavailable, Unknown
 from agent.runtimes.engine.client import Engine
+from agent.runtimes.entering import Entry
 from agent.runtimes.swarm import Settings, SwarmRuntime
 from agent.runtimes.test_contract import Bench, ContractOfPrograms, until
 from agent.runtimes.test_docker import COUNTING, answers, gap_free, holds
+from agent.runtimes.test_entering import everything
 from omni.testing.image_registry import ImageRegistry
 from omni.testing.swarm import Swarm, missing
+from sandbox import identity
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
 
@@ -94,20 +97,30 @@ async def located(runtime: Runtime, handle: Handle) -> Endpoint:
     return found[0]
 
 
-def test_it_is_reached_at_its_nodes_address_and_figures_come_from_the_kernel(bench: SwarmBench):
+def test_it_is_reached_at_its_nodes_address_figures_come_from_the_kernel_and_commands_run_in_it(bench: SwarmBench):
     async def story() -> None:
         runtime = bench.driver()
         assert (await runtime.probe()).available
         serves = "echo line 1; exec python3 -m http.server $PORT"
         handle = await runtime.start(replace(bench.launch(1), command=serves, env={"PORT": "8123"}))
         found = await located(runtime, handle)
-        assert (found.host, found.routed) == (SwarmBench.SWARM.hosts[0].address, True)
+        assert found == Endpoint(SwarmBench.SWARM.hosts[0].address, found.port, routed=True)
         await until(lambda: answers(found.host, found.port), 60)
         stats = await runtime.stats(handle)
         assert None not in (stats.cpu_us, stats.memory_bytes, stats.network_rx_bytes)
         assert stats.memory_limit_bytes == 64 << 20
         assert await runtime.listening(handle) == (8123,)
+        line = 'read x; echo "got $x"; cat /proc/1/comm; id -u; echo oops >&2; exit 7'
+        entered = await runtime.enter(bench.launch(1), handle, Entry(("sh", "-c", line)))
+        await entered.write(b"one\n")
+        await entered.end_input()
+        out, err = await everything(entered)
+        assert (out.splitlines()[0], err, await entered.wait()) == (b"got one", b"oops\n", 7)
+        assert out.splitlines()[2] == str(identity.uid_for("app", 1, 61000)).encode()
+        await entered.end()
         await runtime.kill(handle)
+        with pytest.raises(Unavailable):
+            await runtime.enter(bench.launch(1), handle, Entry(("true",)))
         assert gap_free(bench.said(1), "line")
         await runtime.remove(handle)
 
@@ -180,6 +193,9 @@ def test_an_image_runs_anywhere_in_the_swarm_and_is_moved_from_a_lost_node(tmp_p
         first = await located(runtime, handle)
         assert first.host in [host.address for host in swarm.hosts.hosts[1:]]
         await until(lambda: answers(first.host, first.port), 20)
+        assert first.place
+        with pytest.raises(Unavailable, match="another node of the swarm"):
+            await runtime.enter(launch, handle, Entry(("true",)))
         assert (await runtime.stats(handle)).memory_bytes is None
         waiting = asyncio.create_task(runtime.wait(handle))
         await until(lambda: holds(lambda: "up" in bench.said(1)), 20)

@@ -49,6 +49,12 @@ def create(tx: Transaction, app: App, instance: Instance, wanted: Wanted) -> tup
             f"The instance is {instance.status}; commands run in a running one.", code="instance_not_running",
             next=f"GET /app/{app.pk}/instances?status=running",
         )  # fmt: skip
+    if place := instance.handle.get("place"):
+        raise Conflict(
+            f"The instance runs on {place}, a node of the swarm that has no agent of its own there; commands run where "
+            f"the task is on the engine of {instance.node.name}.", code="instance_elsewhere",
+            next=f"docker exec on {place}, or GET /app/{app.pk}/instances for one whose `handle` names no `place`",
+        )  # fmt: skip
     limits, timings = settings.CONFIG.limits, settings.CONFIG.timings
     node = instance.node.name
     if ExecSession.objects.filter(node_name=node, status__in=LIVE).count() >= limits.exec_sessions:

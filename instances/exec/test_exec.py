@@ -80,6 +80,17 @@ def test_from_asking_to_its_end_every_step_is_told_but_nothing_that_was_said(
     assert last["duration_s"] is not None
 
 
+def test_what_a_swarm_runs_elsewhere_takes_no_command_and_the_answer_says_where_it_is(
+    platform: Platform, instance: Instance
+) -> None:
+    with gate.maintenance("test"):
+        Instance.objects.filter(pk=instance.pk).update(handle={"service": "x", "place": "worker-2"})
+    answer = ask(platform, instance)
+    assert (answer.status_code, answer.json()["code"]) == (409, "instance_elsewhere")
+    assert "worker-2" in answer.json()["detail"]
+    assert not ExecSession.objects.exists()
+
+
 def test_it_has_a_scope_of_its_own_and_another_orgs_instance_does_not_exist(
     platform: Platform, instance: Instance
 ) -> None:

@@ -324,6 +324,12 @@ _ROWS = (
         "End one of them; `limits.exec_sessions` is the node's limit.",
     ),
     (
+        "instance_elsewhere",
+        409,
+        "The instance's task is on a node of the swarm where no agent can run a command in it.",
+        "Take an instance whose `handle` (its details) names no `place`, or `docker exec` on that node.",
+    ),
+    (
         "ticket_used",
         409,
         "A session's ticket is good for one connection within 30 s.",
