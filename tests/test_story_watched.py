@@ -305,7 +305,10 @@ def test_a_dead_database_is_told_while_it_is_dead(world: World, leader_too: bool
     world.database.stop(kill=True)
     if leader_too:
         os.killpg(world.platform.supervisor(leader), signal.SIGKILL)
-    told = lambda: [one for one in world.receiver.told[before:] if one["data"]["service"]["name"] == DATABASE]  # noqa: E731
+
+    def told() -> list[dict[str, Any]]:
+        return [one for one in world.receiver.told[before:] if one["data"]["service"]["name"] == DATABASE]
+
     wait_for(told, "the dead database to be told", 90)
     wait_for(lambda: any(DATABASE in one for one in world.mail.mails[mails:]), "the mail", 30)
     first = told()[0]
