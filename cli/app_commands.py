@@ -180,14 +180,18 @@ restart = _verb("restart", "Restart APP's instances.", "has been restarted")
 
 @click.command(cls=Command)
 @click.argument("app")
-@click.option("--all", "-a", "every", is_flag=True, help="Those that have stopped, too.")
+@click.option("--all", "-a", "every", is_flag=True, help="Those that are gone, too.")
+@click.option("--instance", "-i", type=int, help="Everything about this one, also long gone, with how it ended.")
 @click.pass_obj
-def ps(session: Session, app: str, every: bool) -> None:
+def ps(session: Session, app: str, every: bool, instance: int | None) -> None:
     """List the instances of APP. Exit code 3 when one that should run is not healthy."""
     from cli.api import app_path
     from cli.output import age, size
 
-    items = list(session.api.pages(app_path(app, "instances"), 5000))
+    if instance is not None:
+        _instance(session, app, instance)
+        return
+    items = list(session.api.pages(app_path(app, "instances"), 5000, **({"status": "all"} if every else {})))
     items.sort(key=lambda i: (i.get("process_type") or "web", i["slot"] or 0, i["id"] or 0))
     if not every:
         items = [i for i in items if i["status"] not in ("stopped",)]
@@ -212,8 +216,34 @@ def ps(session: Session, app: str, every: bool) -> None:
              "UP")  # fmt: skip
     if not session.out.answer({"items": items}):
         session.out.table(heads, rows, "no instances")
-    if any(i["status"] in ("crashed", "lost") or i["health"] == "unhealthy" for i in items):
+    wanted = [i for i in items if i.get("desired") != "remove"]
+    if any(i["status"] in ("crashed", "lost") or i["health"] == "unhealthy" for i in wanted):
         click.get_current_context().exit(UNHEALTHY)
+
+
+def _instance(session: Session, app: str, instance: int) -> None:
+    """One instance, with the evidence of its last end."""
+    from cli.api import app_path
+    from cli.output import clean
+
+    found = session.api.get(app_path(app, "instances", instance, "details")).body
+    if session.out.answer(found):
+        return
+    end, probe = found.get("last_exit") or {}, found.get("last_probe") or {}
+    ended = next((f"{how} {end[how]}" for how in ("code", "signal") if end.get(how) is not None), None)
+    names = ("id", "slot", "status", "health", "version", "node", "address", "reason", "detail", "restarts")
+    session.out.facts(
+        [
+            *((name, found.get(name)) for name in names),
+            ("started", found.get("started_at")),
+            ("finished", found.get("finished_at")),
+            ("last exit", f"{ended}, out of memory" if end.get("oom") else ended),
+            ("last probe", probe.get("detail")),
+        ]
+    )
+    for line in end.get("lines") or []:
+        session.out.say(f"  {clean(str(line))}")
+    session.out.say(f"more: omni logs {app} --instance {instance}")
 
 
 @click.group(cls=Group)

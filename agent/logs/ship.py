@@ -1,8 +1,10 @@
 """Carries the output of every instance to the control plane.
 
 Owns the loop: look, gather one post of batches from all instances in turn, send, advance by what was acknowledged.
-One post is on its way at a time; when there is a backlog the next follows at once. Nobody waits for it: instances
-write to files, and what cannot be sent stays there.
+One post is on its way at a time; when there is a backlog the next follows at once. A post holds no more than the
+control plane stored in `POST_AIM_S` of late, shared out among those that wait: a quiet instance's line waits for the
+posts of a loud one, so they must be short where storing is slow. Nobody waits for the loop: instances write to files,
+and what cannot be sent stays there.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ POST_BYTES = 1024 * 1024
 LINE_COST = 40  # bytes around a line's text in a post
 BATCH_LINES = 5_000
 POST_S = 10.0
+POST_AIM_S = 0.25
+_FEWEST, _MOST = 1_000, 25_000  # lines of a post; those of a small one say nothing about speed
 
 
 @dataclass
@@ -50,6 +54,7 @@ class Shipper:
         self._rate, self._burst = lines_per_s, burst
         self._sources: dict[int, Source] = {}
         self._turn = 0
+        self._lines = _MOST  # of a post
 
     def add(self, instance_id: int, app_id: int, tail: Tail, on_done: Callable[[], None]) -> None:
         allowance = bucket.full(self._rate, self._burst, clock.monotonic())
@@ -77,7 +82,8 @@ class Shipper:
     async def round(self) -> bool:
         """One post at most. Whether there is more to send at once."""
         self._trim()
-        gathered = self._gather()
+        share = self._share()
+        gathered = self._gather(share)
         if not gathered:
             return False
         batches = [
@@ -85,10 +91,12 @@ class Shipper:
             for source, lines in gathered
         ]
         body = orjson.dumps({"node": self._node, "batches": batches})
+        begun = clock.monotonic()
         answer = await self._control.post("/agent/logs", body, POST_S)
-        return self._settle(gathered, answer)
+        self._lines = paced(self._lines, sum(len(lines) for _, lines in gathered), clock.monotonic() - begun)
+        return self._settle(gathered, answer, share)
 
-    def _gather(self) -> list[tuple[Source, list[list[Any]]]]:
+    def _gather(self, share: int) -> list[tuple[Source, list[list[Any]]]]:
         """Batches from the sources in turn, so that a loud one never silences the others."""
         now, at_us = clock.monotonic(), clock.wall_us()
         order = list(self._sources.values())
@@ -102,7 +110,7 @@ class Shipper:
                 continue
             if source.allowance.tokens <= 0:
                 continue
-            lines = _read(source, at_us)
+            lines = _read(source, at_us, share)
             if lines:
                 gathered.append((source, lines))
                 total += sum(len(line[2]) + LINE_COST for line in lines)
@@ -110,7 +118,14 @@ class Shipper:
                     break
         return gathered
 
-    def _settle(self, gathered: list[tuple[Source, list[list[Any]]]], answer: Any) -> bool:
+    def _share(self) -> int:
+        """Lines that each of those that wait may send in one post."""
+        if self._lines >= BATCH_LINES * len(self._sources):
+            return BATCH_LINES
+        waiting = sum(not source.unwanted and source.tail.waiting() for source in self._sources.values())
+        return min(BATCH_LINES, max(_FEWEST // 4, self._lines // max(1, waiting)))
+
+    def _settle(self, gathered: list[tuple[Source, list[list[Any]]]], answer: Any, share: int) -> bool:
         acked = answer.get("acked", {}) if isinstance(answer, dict) else {}
         unknown = set(answer.get("unknown", [])) if isinstance(answer, dict) else set()
         more = False
@@ -127,7 +142,8 @@ class Shipper:
             source.tail.acknowledge(len(lines), number)
             if source.tail.seq > before:
                 source.allowance = source.allowance.taken(len(lines))
-                more = more or len(lines) >= BATCH_LINES // 2
+                held_back = source.allowance.tokens < self._rate * LOOK_S
+                more = more or len(lines) >= BATCH_LINES // 2 or (len(lines) >= share // 2 and not held_back)
             if not source.tail.waiting():
                 source.on_done()
         return more
@@ -141,11 +157,19 @@ class Shipper:
                 log.warning("instance %s: its log cannot be trimmed: %s", source.instance_id, error)
 
 
-def _read(source: Source, at_us: int) -> list[list[Any]]:
+def paced(lines: int, sent: int, took_s: float) -> int:
+    """Lines that the next post may hold after one of `sent` lines took so long: fewer at once, more slowly. Pure."""
+    if sent < _FEWEST // 4:
+        return lines
+    fitting = int(sent * POST_AIM_S / max(took_s, 0.001))
+    return max(_FEWEST, min(fitting, lines * 2, _MOST))
+
+
+def _read(source: Source, at_us: int, share: int) -> list[list[Any]]:
     """The next batch, no more than its allowance: the posts of one that is held back stay small, for the sake of those
     whose lines travel with them. A file that cannot be read or a cursor that cannot be written stops this log only."""
     try:
-        most = min(BATCH_LINES, int(source.allowance.tokens) + 1)
+        most = min(share, int(source.allowance.tokens) + 1)
         return source.tail.batch(at_us, most) if source.tail.waiting() else []
     except OSError as error:
         log.warning("instance %s: its log waits: %s", source.instance_id, error)

@@ -64,6 +64,52 @@ def test_a_flood_is_slowed_and_counted_while_the_neighbours_lines_go_at_once(
     assert told == missing > 0
 
 
+class Slow(Receiver):
+    """One that stores so many lines a second, and no more."""
+
+    def __init__(self, now: list[float], lines_per_s: float) -> None:
+        super().__init__()
+        self._now, self._speed = now, lines_per_s
+        self.late: list[float] = []
+
+    async def post(self, path: str, body: bytes, timeout_s: float) -> dict[str, Any]:
+        batches = orjson.loads(body)["batches"]
+        self._now[0] += 0.02 + sum(len(batch["lines"]) for batch in batches) / self._speed
+        ticks = [float(line[2].split()[1]) for batch in batches if batch["instance_id"] == 2 for line in batch["lines"]]
+        self.late += [self._now[0] - written for written in ticks]
+        return await super().post(path, body, timeout_s)
+
+
+@pytest.mark.parametrize("lines_per_s", [2_000, 100_000])
+def test_where_storing_is_slow_the_posts_of_a_loud_one_are_short_and_its_neighbour_does_not_wait_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines_per_s: int
+) -> None:
+    now = [1000.0]
+    receiver = Slow(now, lines_per_s)
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    shipper = Shipper("n", receiver, ALLOWED, BURST)  # type: ignore[arg-type]
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "stdout.log").touch()
+        shipper.add(number, 1, Tail(tmp_path / str(number), 1 << 20), lambda: None)
+    written, ticks = 0, 0
+    with (tmp_path / "1/stdout.log").open("a") as loud, (tmp_path / "2/stdout.log").open("a") as neighbour:
+        while now[0] < 1012:
+            due = int((now[0] - 1000) * RATE / 10)
+            loud.writelines(f"line {number}\n" for number in range(written, due))
+            written = due
+            while 1000 + ticks / 10 <= now[0]:
+                neighbour.write(f"tick {1000 + ticks / 10}\n")
+                ticks += 1
+            loud.flush()
+            neighbour.flush()
+            if not asyncio.run(shipper.round()):
+                now[0] += LOOK_S
+    late = sorted(receiver.late)
+    assert late[int(len(late) * 0.95)] < 1.0 + 500 / lines_per_s
+    assert len(receiver.lines[1]) > 12 * min(ALLOWED, lines_per_s) * 0.7, "and no less is stored for it"
+
+
 def counted(lines: list[str]) -> tuple[int, int]:
     """(lines that are said to be dropped, lines that are missing before the last one)."""
     told = last = missing = 0
