@@ -29,8 +29,13 @@ EXAMPLES = PROJECT / "examples"
 Result = TypeVar("Result")
 
 
+PATIENCE = 3.0  # how many times slower than ours a machine may be; costs time only where something fails
+_ELECTION_S = 60.0
+
+
 def wait_for(look: Callable[[], Result], what: str, timeout_s: float = 60.0, every_s: float = 0.1) -> Result:
-    """The first true answer of `look`; AssertionError with the last answer after `timeout_s`."""
+    """The first true answer of `look`; AssertionError with the last answer after `timeout_s` times our patience."""
+    timeout_s *= PATIENCE
     deadline = time.monotonic() + timeout_s
     last: Any = None
     while time.monotonic() < deadline:
@@ -249,8 +254,18 @@ class Api:
             options["json"] = body
         return self.client.request(method, path, **options)
 
+    def _patiently(self, ask: Callable[[], httpx.Response]) -> httpx.Response:
+        """As every client is told to do: what an election refused, and says was not applied, is asked again."""
+        deadline = time.monotonic() + _ELECTION_S
+        while True:
+            answer = ask()
+            refused = answer.status_code == 503 and answer.headers.get("omni-outcome") == "not-applied"
+            if not refused or answer.json().get("code") != "no_leader" or time.monotonic() > deadline:
+                return answer
+            time.sleep(min(float(answer.headers.get("retry-after", "1")), 2.0))
+
     def ok(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        answer = self(method, path, body, **options)
+        answer = self._patiently(lambda: self(method, path, body, **options))
         assert answer.status_code < 300, f"{method} {path}: {answer.status_code} {answer.text[:2000]}"
         return answer.json() if answer.content else None
 
@@ -259,7 +274,8 @@ class Api:
 
     def upload(self, app: str, version: str, data: bytes, query: str = "", **headers: str) -> httpx.Response:
         headers = {"Content-Type": "application/gzip", **headers}
-        return self.client.post(f"/app/{app}/release/{version}/upload{query}", content=data, headers=headers)
+        path = f"/app/{app}/release/{version}/upload{query}"
+        return self._patiently(lambda: self.client.post(path, content=data, headers=headers))
 
     def built(self, app: str, version: str, data: bytes, query: str = "", timeout_s: float = 180) -> dict[str, Any]:
         """Upload and wait for the build's end."""

@@ -73,7 +73,8 @@ def apps(platform: Platform) -> Iterator[dict[str, dict[str, Any]]]:
     for version in ("1", "2"):
         for name in found:
             bad = {"mode__txt": "fails-requests"} if (name, version) == ("st-errors", "2") else {"v__txt": version}
-            api.upload(name, version, archive(APP, **bad), f"?deploy={'true' if version == '1' else 'false'}")
+            sent = api.upload(name, version, archive(APP, **bad), f"?deploy={'true' if version == '1' else 'false'}")
+            assert sent.status_code == 202, sent.text
     for name in found:
         api.healthy(name, 2, "1")
         wait_for(lambda name=name: api("GET", f"/app/{name}/release/2").status_code == 200, f"{name} 2", 60)
