@@ -176,11 +176,17 @@ class DockerRuntime(Runtime):
                     await asyncio.wait_for(event.wait(), self._ends.pause_s)
 
     async def stop(self, handle: Handle) -> None:
+        from docker.errors import APIError  # as late as the engine itself
+
         container = str(handle["container"])
 
         def ask(client: Any) -> None:
             asked = client.inspect_container(container)["Config"].get("StopSignal") or "SIGTERM"
-            client.kill(container, signal=asked)
+            try:
+                client.kill(container, signal=asked)
+            except APIError:  # Podman answers 500 for one that has ended
+                if containers.runs_by_state(client.inspect_container(container)["State"]):
+                    raise
 
         try:
             await self._engine.call(ask)

@@ -29,6 +29,12 @@ exit "$(cat ~/exit)"
 """
 
 
+def tell_to_exit(home: Path, code: int) -> None:
+    """The program looks all the while: it finds the whole number or nothing."""
+    (home / ".exit").write_text(str(code))
+    (home / ".exit").replace(home / "exit")
+
+
 class Bench(ABC):
     """One host; `driver` makes a new driver on it, as a restarted agent would; it tells an end within
     `patience_s`."""
@@ -99,7 +105,7 @@ class ProcessBench(Bench):
         return ProcessRuntime("test", self.directory, platform_of(self.directory), ProcessBench.FACTS, 61000)
 
     def make_exit(self, instance_id: int, code: int) -> None:
-        (self.directory / str(instance_id) / "home" / "exit").write_text(str(code))
+        tell_to_exit(self.directory / str(instance_id) / "home", code)
 
     def make_stubborn(self, instance_id: int) -> None:
         (self.directory / str(instance_id) / "home" / "stubborn").touch()

@@ -17,7 +17,7 @@ from agent.runtimes.docker import DockerRuntime, Settings
 from agent.runtimes.engine.client import Engine
 from agent.runtimes.engine.output import POSITION
 from agent.runtimes.entering import Entry
-from agent.runtimes.test_contract import Bench, ContractOfPrograms, until
+from agent.runtimes.test_contract import Bench, ContractOfPrograms, tell_to_exit, until
 from agent.runtimes.test_entering import everything
 from omni.testing.docker_engine import DockerEngine, missing
 from sandbox import identity
@@ -44,7 +44,7 @@ class DockerBench(Bench):
         return self.drivers[-1]
 
     def make_exit(self, instance_id: int, code: int) -> None:
-        (self.directory / str(instance_id) / "home" / "exit").write_text(str(code))
+        tell_to_exit(self.directory / str(instance_id) / "home", code)
 
     def make_stubborn(self, instance_id: int) -> None:
         (self.directory / str(instance_id) / "home" / "stubborn").touch()

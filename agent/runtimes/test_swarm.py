@@ -15,7 +15,7 @@ from agent.runtimes.base import Endpoint, Handle, Runtime, Unavailable, Unknown
 from agent.runtimes.engine.client import Engine
 from agent.runtimes.entering import Entry
 from agent.runtimes.swarm import Settings, SwarmRuntime
-from agent.runtimes.test_contract import Bench, ContractOfPrograms, until
+from agent.runtimes.test_contract import Bench, ContractOfPrograms, tell_to_exit, until
 from agent.runtimes.test_docker import COUNTING, answers, gap_free, holds
 from agent.runtimes.test_entering import everything
 from omni.testing.image_registry import ImageRegistry
@@ -40,7 +40,7 @@ class SwarmBench(Bench):
         return self.drivers[-1]
 
     def make_exit(self, instance_id: int, code: int) -> None:
-        (self.directory / str(instance_id) / "home" / "exit").write_text(str(code))
+        tell_to_exit(self.directory / str(instance_id) / "home", code)
 
     def make_stubborn(self, instance_id: int) -> None:
         (self.directory / str(instance_id) / "home" / "stubborn").touch()

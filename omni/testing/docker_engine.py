@@ -86,19 +86,32 @@ class DockerEngine:
     def start(self, *options: str) -> None:
         """Also after `kill`. Raises RuntimeError with the last lines of its log."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        argv = ["dockerd", "--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec"),
-                "--pidfile", str(self.folder / "pid"), "--host", self.url, "--group", "root", "--bridge", "none",
-                "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--cgroup-parent", f"/{self.cgroup}",
-                "--log-level", "warn", *options]  # fmt: skip
+        argv = self._command(options)
         if self._host is not None:
             argv = self._host.command(argv)
         with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(
+                argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=self._surroundings()
+            )
+        self._started(process)
         deadline = time.monotonic() + _START_S
         while self._try("version").returncode != 0:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("dockerd did not start: " + (self.folder / "log").read_text()[-2000:])
+                raise RuntimeError(f"{argv[0]} did not start: " + (self.folder / "log").read_text()[-2000:])
             time.sleep(0.1)
+
+    def _command(self, options: tuple[str, ...]) -> list[str]:
+        return ["dockerd", "--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec"),
+                "--pidfile", str(self.folder / "pid"), "--host", self.url, "--group", "root", "--bridge", "none",
+                "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--cgroup-parent", f"/{self.cgroup}",
+                "--log-level", "warn", *options]  # fmt: skip
+
+    def _surroundings(self) -> dict[str, str] | None:
+        """The daemon's environment; None: ours."""
+        return None
+
+    def _started(self, process: subprocess.Popen[bytes]) -> None:
+        """It has just been called, and may not answer yet."""
 
     def kill(self) -> None:
         """SIGKILL to the daemon alone: what runs in it runs on, or not, as its options say."""

@@ -71,7 +71,8 @@ class Ends:
             await asyncio.sleep(AGAIN_S)
 
     async def _read(self) -> None:
-        filters = {"type": ["container"], "event": ["die"], "label": [f"{PLATFORM}={self._platform}"]}
+        ends = ["die", "died"]  # the second is what Podman takes; each leaves out what it does not know
+        filters = {"type": ["container"], "event": ends, "label": [f"{PLATFORM}={self._platform}"]}
         rest = b""
         pieces = stream.get(self._engine.url, "/events", {"filters": json.dumps(filters)})
         async with contextlib.aclosing(pieces):

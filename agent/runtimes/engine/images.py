@@ -7,6 +7,7 @@ refused: it could put itself in the place of an image that others start.
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from agent.runtimes.base import Refused, Unavailable
 from agent.runtimes.engine.client import LONG_CALL_S, Away, Declined, Engine
 
-_LOADED = "Loaded image ID: "
+_LOADED = re.compile(r"^Loaded image(?: ID)?: (sha256:[0-9a-f]{64})\s*$", re.MULTILINE)  # without ID: Podman
 _MANIFEST_BYTES = 1024 * 1024
 
 
@@ -55,7 +56,7 @@ class Images:
                 if "error" in event:
                     raise Declined(500, str(event["error"])[:500])
                 said.append(str(event.get("stream", "")))
-        found = [line.removeprefix(_LOADED).strip() for text in said for line in text.splitlines() if _LOADED in line]
+        found = [image for text in said for image in _LOADED.findall(text)]
         if len(found) != 1:
             raise Refused(f"image {digest[:12]}: its archive holds {len(found)} images without a name, one is wanted")
         client.tag(found[0], self._repository, digest)

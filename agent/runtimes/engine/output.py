@@ -139,7 +139,7 @@ class Output:
 
     async def _copy(self, position: Position, follow: bool) -> None:
         skip = [max(0, os.fstat(fd).st_size - size) for fd, size in zip(self._files, position.sizes, strict=True)]
-        resumed_at = list(position.last)
+        resumed_at, written = list(position.last), list(position.same)
         passed = [0, 0]
         since = max(_START, (min(resumed_at)[0] - 1, 0))
         path = f"/{'services' if self._endless else 'containers'}/{self._container}/logs"
@@ -149,7 +149,7 @@ class Output:
         async for which, at, line in frames(stream.get(self._engine.url, path, query)):
             if at < resumed_at[which]:
                 continue
-            if at == resumed_at[which] and passed[which] < position.same[which] and resumed_at[which] != _START:
+            if at == resumed_at[which] and passed[which] < written[which] and resumed_at[which] != _START:
                 passed[which] += 1
                 continue
             there = min(skip[which], len(line))
