@@ -22,7 +22,7 @@ from releases.image_errors import Failed, failed_of
 
 _MIB = 1024 * 1024
 _CALL_S = 600.0
-_LOADED = "Loaded image ID: "
+_LOADED = re.compile(r"^Loaded image(?: ID)?: (sha256:[0-9a-f]{64})\s*$", re.MULTILINE)  # without ID: Podman
 _SHARES = 512
 _TAIL = 8  # lines before the end that may say why
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # the engine paints what went to stderr
@@ -109,7 +109,7 @@ def _load(client: Any, job: Job) -> tuple[str, list[str]]:
     with nameless.open("rb") as file:
         said = [str(event.get("stream", "")) for event in _events(client.load_image(file), job.kind)]
     nameless.unlink()
-    found = [line.removeprefix(_LOADED).strip() for text in said for line in text.splitlines() if _LOADED in line]
+    found = [image for text in said for image in _LOADED.findall(text)]
     if len(found) != 1:
         raise Failed("bad_image_archive", "The engine found no image in the upload. Make it by `docker save`.")
     return found[0], found

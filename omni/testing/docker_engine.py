@@ -91,8 +91,9 @@ class DockerEngine:
             argv = self._host.command(argv)
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
-                argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=self._surroundings()
-            )
+                argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.folder,
+                env=self._surroundings(),
+            )  # fmt: skip
         self._started(process)
         deadline = time.monotonic() + _START_S
         while self._try("version").returncode != 0:
