@@ -8,6 +8,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from consensus.lease import ConsensusUnavailable
@@ -101,14 +103,18 @@ class Front(Web):
     """Answers as the app behind it does."""
 
     def __init__(self, platform: Platform, app: dict[str, Any]) -> None:
-        self._platform, self._app = platform, app
+        self._port, self._host = platform.config["ingress"]["port"], httpx.URL(app["urls"][0]).host
         super().__init__()
 
     def current(self) -> int:
+        asking = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
         try:
-            return self._platform.open(self._app).status_code
-        except Exception:
+            asking.request("GET", "/", headers={"Host": self._host})
+            return asking.getresponse().status
+        except (OSError, http.client.HTTPException):
             return 502
+        finally:
+            asking.close()
 
 
 class MailServer:
@@ -284,14 +290,14 @@ def test_a_remedy_restarts_the_app_behind_a_service(world: World, tmp_path: Path
     world.platform.answers(app)
     front = Front(world.platform, app)
     world.closing.callback(front.close)
-    remedy = {"type": "restart_app", "app": "behind", "backoff_s": 20}
-    world.watch("in-front", front.url, remedy=remedy, unhealthy_threshold=3)
+    remedy = {"type": "restart_app", "app": "behind", "backoff_s": 60}
+    world.watch("in-front", front.url, remedy=remedy, unhealthy_threshold=2, interval_s=4, timeout_s=4)
     world.is_said("in-front", "healthy")
     world.platform.open(app, "/break")
     runs = wait_for(lambda: [one for one in world.api.ok("GET", "/services/in-front/remedies")["items"]
-                             if one["status"] != "running"], "the remedy's outcome", 120)  # fmt: skip
+                             if one["status"] != "running"], "the remedy's outcome", 300)  # fmt: skip
     assert [(one["type"], one["status"]) for one in runs] == [("restart_app", "succeeded")]
-    world.is_said("in-front", "healthy")
+    world.is_said("in-front", "healthy", 120)
     world.told("in-front", "alert.opened", "alert.resolved")
     kinds = [one["kind"] for one in world.api.ok("GET", "/events?limit=500")["items"]]
     assert (kinds.count("remedy.started"), kinds.count("remedy.succeeded")) == (1, 1)
