@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from consensus import identity
 from omni.testing.hosts import NoNamespaces, refuse_where_forbidden
@@ -105,6 +106,46 @@ def test_each_host_runs_its_own_node_and_all_know_one_admin(all_up: SeveralHosts
 def _ready_nodes(cluster: SeveralHosts, count: int) -> list[dict[str, Any]] | None:
     items = api(cluster, 0).ok("GET", "/nodes")["items"]
     return items if [node["status"] for node in items] == ["ready"] * count else None
+
+
+@pytest.mark.long
+def test_a_command_runs_in_an_instance_of_another_host_with_what_is_said_under_tls(all_up: SeveralHosts) -> None:
+    cluster = all_up
+    one = api(cluster, 0)
+    one.create("talker", strategy={"min_ready_s": 0.1}, instances=3)
+    assert one.built("talker", "1", archive(EXAMPLES / "hello"))["status"] == "succeeded"
+    one.healthy("talker", 3, "1", 120)
+    running = one.ok("GET", "/app/talker/instances?status=running")["items"]
+    assert len({instance["node"] for instance in running}) == 3
+    for number in range(cluster.hosts):
+        for instance in running:
+            with _opened(cluster, number, instance, 'read x; echo "$x $OMNI_INSTANCE_ID"; exit 3') as talk:
+                talk.send(b"\x00hello\n")
+                said, end = _heard(talk)
+            assert (said, end.get("code")) == (f"hello {instance['id']}\n".encode(), 3), (number, instance, end)
+    leader, _ = roles(cluster)
+    (elsewhere, *_) = (found for found in running if cluster.net[leader].address not in found["node"])
+    with _opened(cluster, leader, elsewhere, "stty size; sleep 600", tty=True, columns=90, rows=30) as talk:
+        assert b"30 90" in bytes(talk.recv(30))  # a terminal, too
+    ended = f"/app/talker/instances/{elsewhere['id']}/exec?limit=1"
+    wait_for(lambda: one.ok("GET", ended)["items"][0]["status"] == "ended", "the end of what nobody hears any more", 60)
+    one.ok("DELETE", "/app/talker")
+
+
+def _opened(cluster: SeveralHosts, number: int, instance: dict[str, Any], command: str, **fields: Any) -> Any:
+    path = f"/app/talker/instances/{instance['id']}/exec"
+    made = api(cluster, number).ok("POST", path, {"command": command, **fields})
+    return connect(f"ws{cluster.members[number].removeprefix('http')}{made['url']}", proxy=None)
+
+
+def _heard(talk: Any) -> tuple[bytes, dict[str, Any]]:
+    said, end = b"", {}
+    for message in talk:
+        if isinstance(message, str):
+            end = json.loads(message)
+        else:
+            said += message[1:]
+    return said, end
 
 
 def test_strangers_do_not_get_through_the_door_of_the_other_hosts(all_up: SeveralHosts) -> None:
