@@ -47,6 +47,11 @@ class Leadership:
     _working: int = 0  # the epoch under which work was started
     _told: int | None = None  # the term that `claims` was told of
 
+    @property
+    def leads(self) -> bool:
+        """Whether the leader's work goes on here, as the last step found it."""
+        return self._working != 0
+
     def tick(self) -> None:
         """One step: renew the page, start or stop what follows from it, pass an election on."""
         answer = self._write_page()

@@ -38,7 +38,8 @@ from omni.kernel import clock, keys
 from omni.kernel.config import Config
 from omni.kernel.config_checks import WILDCARDS
 
-TICK_S = 0.02
+TICK_S = 0.02  # how late an election won is acted upon
+LEADING_TICK_S = 0.04  # whoever leads renews a page that holds for longer, and the fence knows first who is deposed
 _HAND_OVER_S = 3.0
 _LAST_WORDS_S = 20.0  # for so long our web workers, which end after us, send writes to the successor
 _STILL_S = 0.5  # a main loop that stood still for longer is not fit to lead
@@ -127,7 +128,7 @@ class Daemon:
     def _step(self) -> None:
         self._leadership.tick()
         self._ticked_at = clock.monotonic()
-        time.sleep(TICK_S)
+        time.sleep(LEADING_TICK_S if self._leadership.leads and not self._stopping else TICK_S)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stopping = True  # nothing more: a signal may come in the middle of anything
