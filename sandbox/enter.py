@@ -25,6 +25,7 @@ _NAMESPACES = ("user", "cgroup", "ipc", "uts", "net", "pid", "mnt")  # the last 
 _SET_PDEATHSIG, _SET_SECCOMP, _CAPBSET_DROP, _SET_NO_NEW_PRIVS = 1, 22, 24, 38
 _FILTER = 2
 _CAPABILITIES = 64
+_NS_GET_USERNS = 0xB701  # linux/nsfs.h: the user namespace that another one belongs to
 _NOT_FOUND, _NOT_EXECUTABLE, _NOT_ENTERED = 127, 126, 125
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -70,16 +71,22 @@ def _join(pid: int | None, start_time: int) -> None:
     """Raises OSError when that process is not there any more, or another one has its number."""
     if pid is None:
         return
-    descriptors = []
+    descriptors: list[int] = []
+    user: list[int] = []
     for name in _NAMESPACES:
         there = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
         here = Path(f"/proc/self/ns/{name}").stat()
         if os.fstat(there).st_ino != here.st_ino:
-            descriptors.append(there)
+            (user if name == "user" else descriptors).append(there)
+    if user and descriptors:
+        owner = fcntl.ioctl(descriptors[-1], _NS_GET_USERNS)
+        if os.fstat(owner).st_ino not in (os.fstat(user[0]).st_ino, Path("/proc/self/ns/user").stat().st_ino):
+            # Without root bubblewrap makes two: the outer one, to which the others belong, and the program's in it.
+            descriptors, user = [owner, *descriptors, *user], []
     text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     if int(text.rpartition(")")[2].split()[19]) != start_time:
         raise ProcessLookupError("the instance has ended")
-    for descriptor in descriptors:
+    for descriptor in (*user, *descriptors):
         if _libc.setns(descriptor, 0) != 0:
             number = ctypes.get_errno()
             raise OSError(number, f"setns: {os.strerror(number)}")

@@ -14,6 +14,7 @@ from agent.runtimes.base import Handle, Refused, Runtime, Unavailable
 from agent.runtimes.entering import STDERR, STDOUT, Entered, Entry
 from agent.runtimes.test_contract import BareBench, Bench, FakeBench, ProcessBench
 from sandbox import identity
+from sandbox.probe import probe
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 Story = Callable[[Runtime, Handle, Bench], Awaitable[None]]
@@ -115,6 +116,22 @@ def test_it_is_among_the_programs_own_processes_with_the_programs_rights(tmp_pat
         assert "mount" in seen.partition("/app")[2]
         await said(runtime, bench, handle, "echo mine >/tmp/left")
         assert (await said(runtime, bench, handle, "cat /tmp/left"))[0] == "mine\n"
+
+    run(ProcessBench(tmp_path), story)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="without root it enters another way")
+def test_without_root_it_is_among_the_programs_own_processes_too_and_has_no_rights(tmp_path: Path) -> None:
+    async def story(runtime: Runtime, handle: Handle, bench: Bench) -> None:
+        if probe().isolation == "none":
+            pytest.skip("no sandbox without root here")
+        status, code = await said(runtime, bench, handle, "cat /proc/self/status; cat /proc/1/comm; ls /root /work")
+        assert code != 0
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert fields["Uid"].split() == [str(os.geteuid())] * 4
+        assert {fields[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
+        assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+        assert "bwrap" in status.splitlines()
 
     run(ProcessBench(tmp_path), story)
 
