@@ -13,6 +13,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from agent.runtimes.engine.networks import BRIDGE_PREFIX
 from omni.testing.docker_engine import DockerEngine
 
 PACKAGES = "podman netavark aardvark-dns catatonit"
@@ -68,3 +69,22 @@ class PodmanEngine(DockerEngine):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 if words[0].endswith(b"/conmon") and any(word.startswith(bytes(self.folder)) for word in words):
                     os.kill(int(entry.name), signal.SIGKILL)
+        _forget_rules()
+
+
+def _forget_rules() -> None:
+    """Netavark leaves empty chains of forwarded ports, and rules of bridges that are gone: ours begin with omd."""
+    for rule in _iptables("nat", "-S").splitlines():
+        if rule.startswith("-N NETAVARK-DN-"):
+            _iptables("nat", "-X", rule.split()[1])  # one in use is refused
+    for rule in _iptables("filter", "-S").splitlines():
+        bridge = next((word for word in rule.split() if word.startswith(BRIDGE_PREFIX)), "")
+        if rule.startswith("-A NETAVARK_") and bridge and not Path("/sys/class/net", bridge).exists():
+            _iptables("filter", "-D", *rule.split()[1:])
+
+
+def _iptables(table: str, *words: str) -> str:
+    if shutil.which("iptables") is None:
+        return ""
+    argv = ["iptables", "-w", "-t", table, *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False).stdout
