@@ -77,6 +77,13 @@ def engine() -> Iterator[DockerEngine]:
         made.stop()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the runtime gives up after a while, on a machine that has time."""
+    for name in ("_KILL_DEADLINE_S", "_OUTPUT_PATIENCE_S"):
+        monkeypatch.setattr(f"agent.runtimes.docker.{name}", DockerBench.patience_s)
+
+
 @pytest.fixture
 def bench(engine: DockerEngine, tmp_path: Path) -> Iterator[DockerBench]:
     made = DockerBench(tmp_path)
@@ -139,7 +146,7 @@ def test_a_command_among_a_containers_processes(bench: DockerBench):
         )
         await terminal.write(b"\n")
         said = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(bench.patience_s):
             while b"30 90" not in said and (piece := await terminal.read()) is not None:
                 said += piece[1]
         assert b"30 90" in said
@@ -169,7 +176,7 @@ def test_an_agent_killed_while_it_writes_output_loses_and_repeats_no_line(bench:
             waiting.append(asyncio.create_task(bench.drivers[-1].wait(handle)))
         await until(lambda: holds(lambda: "line 100\n" in bench.said(1)))
         await bench.drivers[-1].kill(handle)
-        await asyncio.wait_for(waiting[-1], 5)
+        await asyncio.wait_for(waiting[-1], bench.patience_s)
         assert gap_free(bench.said(1), "line")
         assert gap_free(bench.said(1, "stderr.log"), "err")
         await bench.drivers[-1].remove(handle)
@@ -182,7 +189,7 @@ def test_too_much_memory_is_told_as_such(bench: DockerBench):
         runtime = bench.driver()
         eats = 'python3 -c "x = bytearray(400 << 20)" || exit 5'
         handle = await runtime.start(replace(bench.launch(1), command=eats, memory_bytes=32 << 20))
-        await asyncio.wait_for(runtime.wait(handle), 20)
+        await asyncio.wait_for(runtime.wait(handle), bench.patience_s)
         return await runtime.observe(handle)
 
     seen = asyncio.run(story())
@@ -198,7 +205,7 @@ def test_its_figures_are_read_from_the_kernel_and_its_network_is_its_own(bench: 
         found = await runtime.endpoint(handle)
         assert found is not None
         assert (found.routed, found.port) == (True, 8123)
-        await until(lambda: answers(found.host, found.port), 10)
+        await until(lambda: answers(found.host, found.port))
         stats = await runtime.stats(handle)
         assert None not in (stats.cpu_us, stats.memory_bytes)
         assert stats.memory_limit_bytes == 64 << 20
@@ -215,7 +222,7 @@ def test_a_command_that_takes_too_long_is_ended(bench: DockerBench):
         launch = bench.launch(1)
         handle = await runtime.start(launch)
         assert (await runtime.execute(launch, handle, "sleep 60", 0.3)).code is None
-        said = await runtime.execute(launch, handle, "ps ax | grep -c '[s]leep 60'; id -u", 5.0)
+        said = await runtime.execute(launch, handle, "ps ax | grep -c '[s]leep 60'; id -u", bench.patience_s)
         assert said.output.split() == ["0", str(61001 if os.geteuid() == 0 else os.geteuid())]
         await runtime.remove(handle)
 
@@ -233,7 +240,7 @@ def test_an_image_that_is_not_there_is_waited_for_and_a_command_that_is_not_ther
         engine.docker("build", "-t", "broken", "-", stdin=b'FROM busybox\nENTRYPOINT ["/nothing"]\n')
         assert await runtime.strays() == {}
         handle = await runtime.start(replace(bench.launch(1), image="broken", command=""))
-        await asyncio.wait_for(runtime.wait(handle), 10)
+        await asyncio.wait_for(runtime.wait(handle), bench.patience_s)
         assert (await runtime.observe(handle)).code == 127
         await runtime.remove(handle)
 
@@ -281,7 +288,7 @@ def test_an_image_goes_from_its_package_into_the_engine_without_a_name_of_its_ow
         assert await runtime.images.has(digest)
         launch = replace(bench.launch(1), image=runtime.images.name(digest), command="echo up; exit 4")
         handle = await runtime.start(launch)
-        await asyncio.wait_for(runtime.wait(handle), 10)
+        await asyncio.wait_for(runtime.wait(handle), bench.patience_s)
         assert (await runtime.observe(handle)).code == 4
         await runtime.remove(handle)
         assert bench.said(1) == "up\n"

@@ -22,7 +22,7 @@ Story = Callable[[Runtime, Handle, Bench], Awaitable[None]]
 
 async def everything(entered: Entered) -> tuple[bytes, bytes]:
     found = {STDOUT: b"", STDERR: b""}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(Bench.patience_s):
         while (piece := await entered.read()) is not None:
             found[piece[0]] += piece[1]
     return found[STDOUT], found[STDERR]
@@ -42,7 +42,7 @@ def run(bench: Bench, story: Story) -> None:
     async def whole() -> None:
         runtime = bench.driver()
         handle = await runtime.start(bench.launch(1))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(Bench.patience_s):
             while not bench.ready(1):
                 await asyncio.sleep(0.02)
         try:
@@ -85,9 +85,11 @@ def test_with_a_terminal_it_has_one_of_the_wished_size(bench: Bench) -> None:
     async def story(runtime: Runtime, handle: Handle, bench: Bench) -> None:
         entry = Entry(("sh", "-c", "test -t 0 && test -t 1 && stty size; read x; stty size"), True, 101, 33)
         entered = await runtime.enter(bench.launch(1), handle, entry)
-        first = await entered.read()
-        assert first is not None
-        assert b"33 101" in first[1]
+        first = b""
+        while b"33 101" not in first:
+            piece = await entered.read()
+            assert piece is not None
+            first += piece[1]
         await entered.resize(60, 20)
         await entered.write(b"\n")
         assert b"20 60" in (await everything(entered))[0]
@@ -145,7 +147,7 @@ def test_it_counts_as_the_instance_and_ends_with_it(tmp_path: Path) -> None:
         if handle["cgroup"]:
             assert handle["cgroup"].encode() in first[1] or b"/omni" in first[1] or first[1].strip().endswith(b"/")
         await runtime.kill(handle)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(Bench.patience_s):
             assert await entered.wait() == 137
         await entered.end()
         with pytest.raises(Unavailable):
@@ -160,7 +162,7 @@ def test_ended_it_is_gone_with_what_it_started_and_the_program_is_not(bench: Ben
         entered = await runtime.enter(bench.launch(1), handle, Entry(("sh", "-c", line)))
         assert await entered.read() == (STDOUT, b"up\n")
         await entered.end()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(Bench.patience_s):
             while any(process.alive and sleeps(pid) for pid, process in procfs.scan().items()):
                 await asyncio.sleep(0.02)
         assert (await runtime.observe(handle)).state == "running"

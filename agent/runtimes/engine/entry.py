@@ -18,7 +18,8 @@ from agent.runtimes.entering import STDOUT, Entered, Entry, Piece
 
 _BLOCK = 32 * 1024
 _HEADER = 8
-_END_S = 5.0
+_END_S = 10.0
+_ENDS_S = 10.0  # between the end of its output and the engine's word on it
 _ENVIRONMENT = {"TERM": "xterm"}
 
 
@@ -112,7 +113,9 @@ class EngineEntry(Entered):
     async def wait(self) -> int | None:
         """The engine says that a command has ended by closing its output."""
         await self._over.wait()
-        for _ in range(50):
+        clock = asyncio.get_running_loop().time
+        until = clock() + _ENDS_S
+        while clock() < until:
             try:
                 about = await self._engine.call(lambda client: client.exec_inspect(self._execution))
             except EngineError:

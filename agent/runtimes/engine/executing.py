@@ -18,6 +18,7 @@ from agent.runtimes.engine.client import Engine, EngineError
 from agent.runtimes.shell import shell_line
 
 _OUTPUT = 2000
+_BEGINS_S = 5.0
 
 
 async def execute(engine: Engine, container: str, command: str, timeout_s: float) -> Executed:
@@ -38,10 +39,22 @@ async def execute(engine: Engine, container: str, command: str, timeout_s: float
 async def end(engine: Engine, execution: str, container: str) -> None:
     """A command that took too long: the engine has no call for that, so its processes are ended here."""
     with contextlib.suppress(EngineError, OSError):
-        pid = int((await engine.call(lambda client: client.exec_inspect(execution)))["Pid"])
+        pid = await _process_of(engine, execution)
         if figures.place_of(pid, container) is not None:
             for below in procfs.descendants(procfs.scan(), {pid}):
                 os.kill(below, signal.SIGKILL)
+
+
+async def _process_of(engine: Engine, execution: str) -> int:
+    """0 when it has ended. A busy engine may not have begun with it yet, and would begin later."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + _BEGINS_S
+    while True:
+        about = await engine.call(lambda client: client.exec_inspect(execution))
+        pid = int(about.get("Pid") or 0)
+        if pid or about.get("ExitCode") is not None or clock() >= until:
+            return pid
+        await asyncio.sleep(0.05)
 
 
 def _collect(client: Any, execution: str) -> bytes:
