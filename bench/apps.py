@@ -69,12 +69,13 @@ def healthy(client: httpx.Client, name: str) -> int:
     return sum(item["health"] == "healthy" for item in items)
 
 
-def wait_healthy(client: httpx.Client, name: str, count: int, within_s: float = 120.0) -> float:
+def wait_healthy(client: httpx.Client, name: str, count: int, within_s: float = 120.0, pace_s: float = 0.02) -> float:
     """Seconds until `count` instances are healthy."""
     started = time.monotonic()
     wait_for(
-        lambda: healthy(client, name) >= count, f"{count} healthy instances of {name}", within_s=within_s, pace_s=0.02
-    )
+        lambda: healthy(client, name) >= count, f"{count} healthy instances of {name}", within_s=within_s,
+        pace_s=pace_s,
+    )  # fmt: skip
     return time.monotonic() - started
 
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ PORT = 8000
 IMAGE = "localhost/bench-host:latest"
 _ENGINES_OWN = ("/etc/resolv.conf", "/etc/hosts", "/sbin")
 _NS = 1_000_000_000
+LOOK_S = 0.05  # between two looks at either side: what looks takes time of the machine that is measured
 _HEALTHY = {
     "Test": ["CMD-SHELL", f"bash -c 'exec 3<>/dev/tcp/127.0.0.1/{PORT}'"], "Interval": _NS,
     "Timeout": 2 * _NS, "Retries": 3,
@@ -31,10 +33,13 @@ _HEALTHY = {
 
 
 class SwarmMode:
-    """`app` is the folder that is run, `results` one that callers may write to."""
+    """`app` is the folder that is run, `results` one that callers may write to; `addresses` are those of the swarm's
+    nodes by their ids, where it has several."""
 
-    def __init__(self, url: str, app: Path, results: Path) -> None:
+    def __init__(self, url: str, app: Path, results: Path, addresses: Mapping[str, str] | None = None) -> None:
+        self._addresses = addresses or {}
         self.client = docker.APIClient(base_url=url, version="auto", timeout=60)
+        self._http = httpx.Client(timeout=2, trust_env=False)
         self._app, self._results = app, results
         have_host_image(self.client, IMAGE)
         self._image = self.client.inspect_image(IMAGE)["Id"]
@@ -46,6 +51,7 @@ class SwarmMode:
         with contextlib.suppress(docker.errors.APIError):
             self.client.remove_network(self._network)
         self.client.close()
+        self._http.close()
 
     def create(self, name: str, count: int, *, checked: bool = False, delay_s: float = 0.0) -> None:
         command = f"exec {sys.base_prefix}/bin/python3 app.py"
@@ -72,7 +78,7 @@ class SwarmMode:
         template = about["Spec"]["TaskTemplate"]
         template["ContainerSpec"]["Env"] = [f"PORT={PORT}", f"N={mark}"]
         self.client.update_service(name, about["Version"]["Index"], task_template=template, fetch_current_spec=True)
-        wait_for(lambda: self._updated(name), f"the update of {name}", within_s=180, pace_s=0.05)
+        wait_for(lambda: self._updated(name), f"the update of {name}", within_s=180, pace_s=LOOK_S)
 
     def _updated(self, name: str) -> bool:
         state = (self.client.inspect_service(name).get("UpdateStatus") or {}).get("State", "")
@@ -80,19 +86,20 @@ class SwarmMode:
             raise RuntimeError(f"the update of {name} is {state}")
         return bool(state == "completed")
 
-    def wait_serving(self, name: str, count: int, but: str = "") -> None:
-        """Until `count` running tasks answer their health page; `but` names a container that does not count."""
+    def wait_serving(self, name: str, count: int, but: str = "", but_node: str = "") -> None:
+        """Until `count` running tasks answer their health page; `but` names a container that does not count, `but_node`
+        a node."""
         good: set[str] = set()
 
         def serving() -> bool:
-            tasks = [task for task in self._running(name) if _container(task) != but]
+            tasks = [t for t in self._running(name) if _container(t) != but and t.get("NodeID") != but_node]
             good.intersection_update(task["ID"] for task in tasks)
             for task in tasks:
-                if task["ID"] not in good and _answers(task):
+                if task["ID"] not in good and self._answers(task):
                     good.add(task["ID"])
             return len(good) >= count
 
-        wait_for(serving, f"{count} tasks of {name}", within_s=180, pace_s=0.02)
+        wait_for(serving, f"{count} tasks of {name}", within_s=180, pace_s=LOOK_S)
 
     def container(self, name: str) -> str:
         return _container(self._running(name)[0])
@@ -130,6 +137,14 @@ class SwarmMode:
             "Networks": [{"Target": self._network}],
         }
 
+    def _answers(self, task: dict[str, Any]) -> bool:
+        ports = (task["Status"].get("PortStatus") or {}).get("Ports") or ()
+        with contextlib.suppress(httpx.HTTPError, StopIteration):
+            port = next(one["PublishedPort"] for one in ports)
+            address = self._addresses.get(str(task.get("NodeID")), "127.0.0.1")
+            return self._http.get(f"http://{address}:{port}/healthz").status_code == 200
+        return False
+
     def _running(self, name: str) -> list[dict[str, Any]]:
         found = self.client.tasks(filters={"service": name, "desired-state": "running"})
         return [task for task in found if task["Status"]["State"] == "running"]
@@ -148,14 +163,6 @@ def p99_ms(file: Path) -> float:
 
 def _container(task: dict[str, Any]) -> str:
     return str((task["Status"].get("ContainerStatus") or {}).get("ContainerID", ""))
-
-
-def _answers(task: dict[str, Any]) -> bool:
-    ports = (task["Status"].get("PortStatus") or {}).get("Ports") or ()
-    with contextlib.suppress(httpx.HTTPError, StopIteration):
-        port = next(one["PublishedPort"] for one in ports)
-        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=2, trust_env=False).status_code == 200
-    return False
 
 
 def free_address() -> str:

@@ -1,8 +1,10 @@
 """The docker runtime against Docker Swarm mode, on one engine, in turn, in the same run: `python -m bench.vs_swarm`.
 
 Starting 1, 10 and 50 instances until all serve, scaling 10 → 50, updating 10 under load with the requests that failed,
-a container that is killed until its successor serves. The engine is one of the bench's own; both run the same program
-from the same files of this host, each in a network of its app's own.
+a container that is killed until its successor serves, a host that is lost until its instances are replaced. The engine
+is one of the bench's own (three, where a host is lost); both run the same program from the same files of this host,
+each in a network of its app's own, and both are looked at as often. Who goes first takes turns. The platform's
+instances serve when its API calls them healthy, Swarm's when their health page answers.
 """
 
 from __future__ import annotations
@@ -13,18 +15,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from bench import apps
+from bench import apps, swarm_lost
 from bench.callers import Answered, Callers
 from bench.harness import PROJECT, Platform, report, table, wait_for
 from bench.rollout import EVERYTHING, ended, row
-from bench.swarm_mode import SwarmMode, answered, free_address, p99_ms
+from bench.swarm_mode import LOOK_S, SwarmMode, answered, free_address, p99_ms
 from omni.testing.docker_engine import DockerEngine, missing
+from omni.testing.hosts import NoNamespaces
+from omni.testing.several_hosts import NotStarted
 
 APP = PROJECT / "examples" / "misbehaving"
 CHECK = {"type": "http", "path": "/healthz"}
@@ -40,79 +44,153 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=20, help="consecutive updates under load")
     parser.add_argument("--rate", type=float, default=250.0, help="requests/s during the updates")
     parser.add_argument("--most", type=int, default=50, help="instances at most")
+    parser.add_argument("--minutes", type=float, default=11.0, help="no part is begun later than that")
+    parser.add_argument("--only", default="", help="parts whose name begins so: start, killed, update, scale, node")
     parser.add_argument("--database", choices=("mariadb", "sqlite"), default="mariadb")
     options = parser.parse_args()
     if why := missing():
         sys.exit(why)
+    begun = time.monotonic()
+    rows: list[list[str]] = []
+    told: list[str] = []
     with _engine() as (engine, swarm):
         given = {"agent": {"docker": engine.url}}
         platform = Platform(run=EVERYTHING, database=options.database, config=given)
         with platform, platform.client() as client:
             wait_for(lambda: _has_docker(client), "the node's docker runtime")
-            counts = sorted({min(count, options.most) for count in COUNTS})
-            rows = [*(starts(client, swarm, count, options.repeat) for count in counts)]
-            rows.append(scaling(client, swarm, options.repeat, min(10, options.most), options.most))
-            updated, told = updates(platform, client, swarm, options)
-            rows += [updated, killed(client, swarm, engine, max(options.repeat, 3))]
+            both = Both(client, swarm)
+            both.started("warm", 1, 1)  # of the first start on either side nobody knows what it is that it waits for
+            for what, measure in _parts(both, platform, engine, options, told).items():
+                if not what.startswith(options.only):
+                    continue
+                if time.monotonic() - begun > options.minutes * 60:
+                    rows.append([what, *["null"] * 4])
+                    told.append(f"{what}: null, for {options.minutes:g} min were over before it could begin.")
+                    continue
+                rows.append(measure(what))
+                print(f"{time.monotonic() - begun:.0f} s: {rows[-1]}", file=sys.stderr, flush=True)
+    if "node lost".startswith(options.only):
+        rows.append(_lost(time.monotonic() - begun, options, told))
     told += [
         "Swarm: start-first by 3 (the platform's default surge of 10), a health check every second, restart delay 0, "
         "stop grace 10 s; callers in its own overlay, by its own names (dnsrr): the mesh needs IPVS, and is not used.",
-        "A node that is lost: not measured here, which takes an engine for each node.",
     ]
     head = ["what", "docker runtime, s (range)", "Swarm mode, s (range)", "ratio", "difference, s"]
     report("The docker runtime against Docker Swarm mode", [*table(head, rows), "", *told])
 
 
-def starts(client: httpx.Client, swarm: SwarmMode, count: int, repeat: int) -> list[str]:
-    ours, theirs = [], []
-    for number in range(repeat):
-        begun = time.monotonic()
-        swarm.create("started", count)
-        swarm.wait_serving("started", count)
-        theirs.append(time.monotonic() - begun)
-        swarm.remove("started")
-        name = f"start-{count}-{number}"
-        deployed(client, name, 0)
-        ours.append(_scaled(client, name, count))
-        apps.delete(client, name)
-    return row(f"start {count}", ours, theirs)
+def _lost(so_far_s: float, options: argparse.Namespace, told: list[str]) -> list[str]:
+    what = "node lost → replaced"
+    if so_far_s > options.minutes * 60:
+        told.append(f"{what}: null, for {options.minutes:g} min were over before it could begin.")
+        return [what, *["null"] * 4]
+    try:
+        ours, theirs = swarm_lost.measured(APP, deployed)
+    except (RuntimeError, OSError, NotStarted, NoNamespaces, subprocess.SubprocessError) as error:
+        told.append(f"{what}: null: {str(error).splitlines()[0][:200]}")
+        return [what, *["null"] * 4]
+    told.append(
+        f"{what}: three hosts in namespaces, {swarm_lost.INSTANCES} instances; SIGKILL to a host's engine, platform "
+        "and containers; each side by its defaults (a lease of 5 s; three heartbeats of 5 s)."
+    )
+    return row(what, [ours], [theirs])
 
 
-def scaling(client: httpx.Client, swarm: SwarmMode, repeat: int, low: int, high: int) -> list[str]:
-    ours, theirs = [], []
+def _parts(
+    both: Both, platform: Platform, engine: DockerEngine, options: argparse.Namespace, told: list[str]
+) -> dict[str, Callable[[str], list[str]]]:
+    """Name → what measures it, the shortest first."""
+    low, high, repeat = min(10, options.most), options.most, options.repeat
+
+    def start(what: str) -> list[str]:
+        count = int(what.split()[1])
+        return row(what, *both.started(f"start-{count}", count, repeat))
+
+    found: dict[str, Callable[[str], list[str]]] = {
+        f"start {count}": start for count in sorted({min(count, high) for count in COUNTS})
+    }
+    last = found.popitem()
+    found["killed → serving"] = lambda what: row(what, *killed(both.client, both.swarm, engine, max(repeat, 3)))
+    found[f"update {min(UPDATED, high)} under load"] = lambda what: updates(what, platform, both, options, told)
+    found |= [last]
+    found[f"scale {low} → {high}"] = lambda what: row(what, *both.scaled(low, high, repeat))
+    return found
+
+
+class Both:
+    """One after the other, and who is first takes turns."""
+
+    def __init__(self, client: httpx.Client, swarm: SwarmMode) -> None:
+        self.client, self.swarm = client, swarm
+
+    def started(self, name: str, count: int, repeat: int) -> tuple[list[float], list[float]]:
+        """Seconds from asking for `count` of an app that is built until all serve: ours, and Swarm's."""
+
+        def ours(number: int) -> float:
+            app = f"{name}-{number}"
+            deployed(self.client, app, 0)
+            took = _scaled(self.client, app, count)
+            apps.delete(self.client, app)
+            return took
+
+        def theirs(_: int) -> float:
+            begun = time.monotonic()
+            self.swarm.create("started", count)
+            self.swarm.wait_serving("started", count)
+            took = time.monotonic() - begun
+            self.swarm.remove("started")
+            return took
+
+        return _in_turns(ours, theirs, repeat)
+
+    def scaled(self, low: int, high: int, repeat: int) -> tuple[list[float], list[float]]:
+        def ours(number: int) -> float:
+            app = f"scale-{number}"
+            deployed(self.client, app, low)
+            took = _scaled(self.client, app, high)
+            apps.delete(self.client, app)
+            return took
+
+        def theirs(_: int) -> float:
+            self.swarm.create("scaled", low)
+            self.swarm.wait_serving("scaled", low)
+            begun = time.monotonic()
+            self.swarm.scale("scaled", high)
+            self.swarm.wait_serving("scaled", high)
+            took = time.monotonic() - begun
+            self.swarm.remove("scaled")
+            return took
+
+        return _in_turns(ours, theirs, repeat)
+
+
+def _in_turns(
+    ours: Callable[[int], float], theirs: Callable[[int], float], repeat: int
+) -> tuple[list[float], list[float]]:
+    mine: list[float] = []
+    swarms: list[float] = []
+    pairs = ((ours, mine), (theirs, swarms))
     for number in range(repeat):
-        swarm.create("scaled", low)
-        swarm.wait_serving("scaled", low)
-        begun = time.monotonic()
-        swarm.scale("scaled", high)
-        swarm.wait_serving("scaled", high)
-        theirs.append(time.monotonic() - begun)
-        swarm.remove("scaled")
-        name = f"scale-{number}"
-        deployed(client, name, low)
-        ours.append(_scaled(client, name, high))
-        apps.delete(client, name)
-    return row(f"scale {low} → {high}", ours, theirs)
+        for measure, kept in pairs if number % 2 else reversed(pairs):
+            kept.append(measure(number))
+    return mine, swarms
 
 
 def _scaled(client: httpx.Client, name: str, count: int) -> float:
     begun = time.monotonic()
     apps.ask(client.post(f"/app/{name}/scale", json={"instances": count}), 202)
-    apps.wait_healthy(client, name, count, within_s=180)
+    apps.wait_healthy(client, name, count, within_s=180, pace_s=LOOK_S)
     return time.monotonic() - begun
 
 
 # -- updating under load
 
 
-def updates(
-    platform: Platform, client: httpx.Client, swarm: SwarmMode, options: argparse.Namespace
-) -> tuple[list[str], list[str]]:
+def updates(what: str, platform: Platform, both: Both, options: argparse.Namespace, told: list[str]) -> list[str]:
     """One after the other, so that neither takes the other's processor."""
     count = min(UPDATED, options.most)
-    ours, mine = _ours_updated(platform, client, count, options)
-    theirs, swarms = _swarm_updated(swarm, count, options)
-    told = []
+    ours, mine = _ours_updated(platform, both.client, count, options)
+    theirs, swarms = _swarm_updated(both.swarm, count, options)
     for whose, times, (statuses, seconds, p99) in (("the platform", ours, mine), ("Swarm", theirs, swarms)):
         requests = sum(statuses.values())
         odd = ", ".join(f"{status}: {n}" for status, n in sorted(statuses.items()) if status != "200")
@@ -121,7 +199,7 @@ def updates(
             f"{whose}: {failed} in {len(times)} updates in a row under {requests / seconds:.0f} requests/s "
             f"(keep-alive, 4 callers of a 2 s page among them), p99 of quick ones at the end {p99:.0f} ms"
         )
-    return row(f"update {count} under load", ours, theirs), told
+    return row(what, ours, theirs)
 
 
 Seen = tuple[dict[str, int], float, float]
@@ -175,7 +253,9 @@ def _swarm_updated(swarm: SwarmMode, count: int, options: argparse.Namespace) ->
 # -- a container that is killed
 
 
-def killed(client: httpx.Client, swarm: SwarmMode, engine: DockerEngine, repeat: int) -> list[str]:
+def killed(
+    client: httpx.Client, swarm: SwarmMode, engine: DockerEngine, repeat: int
+) -> tuple[list[float], list[float]]:
     """From SIGKILL to an instance that serves again. Each time another app: who crashes often is made to wait."""
     swarm.create("killed", 1)
     swarm.wait_serving("killed", 1)
@@ -196,7 +276,7 @@ def killed(client: httpx.Client, swarm: SwarmMode, engine: DockerEngine, repeat:
         ours.append(time.monotonic() - begun)
         apps.delete(client, name)
     swarm.remove("killed")
-    return row("killed → serving", ours, theirs)
+    return ours, theirs
 
 
 def _wait_again(client: httpx.Client, name: str, before: dict[str, Any]) -> None:
@@ -207,7 +287,7 @@ def _wait_again(client: httpx.Client, name: str, before: dict[str, Any]) -> None
             for one in items
         )
 
-    wait_for(again, "the instance again", within_s=60, pace_s=0.02)
+    wait_for(again, "the instance again", within_s=60, pace_s=LOOK_S)
 
 
 # -- shared
