@@ -70,6 +70,7 @@ install_servers() {
   if [ "$MODE" = long ]; then
     [ -e /usr/lib/galera/libgalera_smm.so ] || missing+=(galera-4)
     command -v rsync >/dev/null || missing+=(rsync)
+    command -v podman >/dev/null || missing+=(podman netavark aardvark-dns catatonit)
   fi
   command -v node >/dev/null || missing+=(nodejs)
   command -v npm >/dev/null || missing+=(npm)
