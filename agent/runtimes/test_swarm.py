@@ -73,7 +73,7 @@ def swarm() -> Iterator[Swarm]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the runtime gives up after a while, on a machine that has time."""
-    for name in ("PLACED_WITHIN_S", "_KILL_DEADLINE_S", "_OUTPUT_PATIENCE_S"):
+    for name in ("PLACED_WITHIN_S", "_KILL_DEADLINE_S"):
         monkeypatch.setattr(f"agent.runtimes.swarm.{name}", SwarmBench.patience_s)
 
 
