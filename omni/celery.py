@@ -65,7 +65,30 @@ def _make() -> Celery:
         timezone="UTC",
     )
     signals.setup_logging.connect(_log_as(config), weak=False)
+    _outlive_the_broker()
     return made
+
+
+def _outlive_the_broker() -> None:
+    """A worker with a build under way survives its broker's death, and takes the next build when that is back.
+
+    kombu 5.7 fails with AttributeError, which Celery takes for its own end, where a connection that is gone is to take
+    messages back or to hear that one is done. Neither is needed: the relay announces whatever still waits.
+    """
+    from kombu.transport import redis
+
+    class Messages(redis.QoS):  # type: ignore[misc]
+        restore_at_shutdown = False
+
+        def ack(self, delivery_tag: str) -> None:
+            if self.channel.connection is not None:
+                super().ack(delivery_tag)
+
+        def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+            if self.channel.connection is not None:
+                super().reject(delivery_tag, requeue)
+
+    redis.Channel.QoS = Messages
 
 
 def _log_as(config: configuration.Config) -> Callable[..., None]:

@@ -41,18 +41,40 @@ def valkey() -> str:
     return server
 
 
+class Broker:
+    """One that keeps nothing, so that a start after a kill is a broker that was wiped."""
+
+    def __init__(self, room: str) -> None:
+        self._room, self._socket = room, Path(room, "s")
+        self.url = f"redis+socket://{self._socket}"
+
+    def start(self) -> None:
+        argv = [valkey(), "--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "770"]
+        argv += ["--dir", self._room, "--save", ""]
+        self._server = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+        wait_for(self._socket.exists)
+
+    def kill(self) -> None:
+        self._server.kill()
+        self._server.wait(10)
+        self._socket.unlink(missing_ok=True)
+
+
 @pytest.fixture
-def broker() -> Iterator[str]:
+def own_broker() -> Iterator[Broker]:
     with tempfile.TemporaryDirectory() as room:
-        socket = f"{room}/s"
-        argv = [valkey(), "--port", "0", "--unixsocket", socket, "--unixsocketperm", "770", "--dir", room, "--save", ""]
         if os.geteuid() == 0:  # as omni.launch does it
             os.chown(room, 0, uid_for("worker", 0, UID_BASE))
             Path(room).chmod(0o2710)
-        with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as server:
-            wait_for(lambda: Path(socket).exists())
-            yield f"redis+socket://{socket}"
-            server.kill()
+        made = Broker(room)
+        made.start()
+        yield made
+        made.kill()
+
+
+@pytest.fixture
+def broker(own_broker: Broker) -> str:
+    return own_broker.url
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
@@ -71,12 +93,12 @@ def tables() -> set[str]:
 class Worker:
     """One worker process tree in a group of its own, as omni.launch starts it."""
 
-    def __init__(self, broker: str, url: str, room: Path) -> None:
+    def __init__(self, broker: str, url: str, room: Path, at_once: int = 1) -> None:
         self.log = room / f"worker-{time.monotonic_ns()}.log"
         self.directory = room / "worker"
         config = self.directory / "config.json"
         self.directory.mkdir(exist_ok=True)
-        config.write_text(json.dumps({"worker": {"builds": 1}, "agent": {"uid_base": UID_BASE}}))
+        config.write_text(json.dumps({"worker": {"builds": at_once}, "agent": {"uid_base": UID_BASE}}))
         config.chmod(0o600)
         own = {
             "OMNI_CONFIG": str(config), "OMNI_STATE": str(room), "OMNI_ROLE": "worker",
@@ -97,7 +119,7 @@ class Worker:
             "--loglevel",
             "INFO",
         ]
-        argv += ["--hostname", "b1@%h", "--without-gossip", "--without-mingle", "--concurrency", "1"]
+        argv += ["--hostname", "b1@%h", "--without-gossip", "--without-mingle", "--concurrency", str(at_once)]
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(argv, cwd=PROJECT, env=env, stdout=out, stderr=out, start_new_session=True)
         self.env = env
@@ -163,6 +185,35 @@ def test_kill_nine_of_the_worker_ends_the_build_and_the_next_worker_builds_it(br
         finally:
             worker.stop()
     assert [body["outcome"] for body in plane.finished] == ["succeeded"]
+
+
+def test_a_worker_that_builds_while_its_broker_dies_goes_on_and_takes_the_next_build(
+    own_broker: Broker, tmp_path: Path
+) -> None:
+    """It used to give itself up, and to take no other build before the one under way had ended: what it had not
+    acknowledged was to go back to a broker that was away. Only one that waits for more work came to that."""
+    plane = Plane(artifact=node_hook("echo up; while [ ! -e /app/go ]; do sleep 0.05; done; echo gone on"))
+    with Server(plane) as url:
+        worker = Worker(own_broker.url, url, tmp_path, at_once=2)
+        try:
+            worker.ring(5)
+            plane.wait_for(lambda: "up" in [text for _, text in plane.lines.values()], 60)
+            own_broker.kill()
+            wait_for(
+                lambda: b"Trying again" in worker.log.read_bytes() or b"Unrecoverable" in worker.log.read_bytes(), 60
+            )
+            assert b"Unrecoverable" not in worker.log.read_bytes()
+            own_broker.start()
+            wait_for(lambda: b"Connected to" in worker.log.read_bytes().partition(b"Trying again")[2], 60)
+            for folder in (tmp_path / "worker" / "builds").glob("**/hook.sh"):
+                (folder.parent / "go").touch()
+            plane.wait_for(lambda: plane.finished, 60)
+            plane.claims, plane.artifact = 0, archive({"Procfile": "web: ./run"})
+            worker.ring(5)
+            plane.wait_for(lambda: len(plane.finished) == 2, 60)
+        finally:
+            worker.stop()
+    assert [body["outcome"] for body in plane.finished] == ["succeeded", "succeeded"]
 
 
 def test_a_signal_to_the_workers_group_is_not_blamed_on_the_build(broker: str, tmp_path: Path) -> None:
