@@ -22,7 +22,7 @@ from django.conf import settings
 from agent.checks.messages import Seen, Verdicts
 from services.decision import Reading
 
-SILENT_AFTER_S = 12.0  # an engine that lives says so every 3 s
+SILENT_AFTER_S = 12.0  # an engine that lives says so every 4 s
 _NAME = re.compile(r"[A-Za-z0-9:._-]{1,64}", re.ASCII)
 _WANT = ".want"
 

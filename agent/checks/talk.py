@@ -22,7 +22,7 @@ from sandbox.addresses import AddressPolicy
 log = logging.getLogger(__name__)
 
 POLL_S = 3.0  # how late a new service is looked at
-ALIVE_S = 3.0  # a report without news says that the engine lives
+ALIVE_S = 4.0  # a report without news says that the engine lives
 GATHER_S = 0.2  # changes that come together go together
 SPANS_S = 5.0
 CALL_S = 5.0

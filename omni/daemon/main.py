@@ -39,7 +39,7 @@ from omni.kernel.config import Config
 from omni.kernel.config_checks import WILDCARDS
 
 TICK_S = 0.02  # how late an election won is acted upon
-LEADING_TICK_S = 0.04  # whoever leads renews a page that holds for longer, and the fence knows first who is deposed
+LEADING_TICK_S = 0.05  # whoever leads renews a page that holds for longer, and the fence knows first who is deposed
 _HAND_OVER_S = 3.0
 _LAST_WORDS_S = 20.0  # for so long our web workers, which end after us, send writes to the successor
 _STILL_S = 0.5  # a main loop that stood still for longer is not fit to lead

@@ -22,7 +22,7 @@ from omni.kernel.errors import FieldError, InvalidInput
 from omni.rest import index
 
 POLL_S = 0.1
-CALM_S = 0.25  # between two polls when nothing was written for a while: agents wait at every member all the time
+CALM_S = 0.4  # between two polls when nothing was written for a while: agents wait at every member all the time
 CALM_AFTER_S = 5.0
 _REMEMBERED = 2_000
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
