@@ -2,7 +2,7 @@
 # Every test, from a fresh clone to a verdict.
 #
 #   ./test.sh        everything: lint, types, imports, migrations, tests on SQLite and on MariaDB, stories
-#   ./test.sh fast   the part under a minute; installs no packages of the system
+#   ./test.sh fast   about a minute; installs no packages of the system
 #   ./test.sh long   everything, with the tests marked long (Galera among them), 30 times the examples in property
 #                    tests, and the launcher's tests ten times
 #

@@ -326,6 +326,7 @@ def test_lists_cost_the_same_number_of_queries_however_long(platform, django_ass
     assert platform.call("GET", f"/nodes/{node.name}").json()["instances"] == 60
 
 
+@pytest.mark.slow
 def test_filters_of_the_instance_list(running, platform):
     make_instance(running.app, running.release, running.node, slot=1, status="stopped", desired="remove")
     base = f"/app/{running.app_id}/instances"

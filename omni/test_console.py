@@ -86,6 +86,7 @@ def test_a_developer_sees_no_plain_table(rows: dict[str, Any]) -> None:
         assert client.get(url).status_code == 403, url
 
 
+@pytest.mark.slow
 def test_logging_in_writes_no_control_plane_row() -> None:
     from django.contrib.auth.hashers import make_password
 

@@ -38,6 +38,7 @@ def test_the_same_tree_gives_the_same_bytes_whatever_order_it_was_made_in(tmp_pa
     assert first.size == (tmp_path / "1.tar").stat().st_size
 
 
+@pytest.mark.slow
 @AGAIN
 @given(files=st.dictionaries(PARTS.filter(lambda part: part not in (".", "..")), st.binary(max_size=600), max_size=6))
 def test_unpack_gives_back_what_was_packed(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> None:

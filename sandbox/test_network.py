@@ -14,6 +14,7 @@ from sandbox.network import Bridges, Rule, Unavailable, _ports, install, remove,
 RANGES = st.lists(st.tuples(st.integers(0, 65535), st.integers(0, 65535)).map(lambda pair: (min(pair), max(pair))))
 
 
+@pytest.mark.slow
 @given(ranges=RANGES.filter(bool))
 def test_merged_ranges_cover_the_same_ports_and_never_overlap(ranges: list[tuple[int, int]]) -> None:
     merged = [(int(part.split("-")[0]), int(part.split("-")[-1])) for part in _ports(ranges).strip("{} ").split(", ")]

@@ -23,6 +23,7 @@ def checks(cluster: Cluster, node: str, tag: str = "") -> Checks:
     return from_json(Checks, answer.json())
 
 
+@pytest.mark.slow
 def test_each_node_gets_its_checks_and_nothing_while_they_are_the_same(cluster):
     everywhere = make_service("a")
     make_service("b", vantage_points=1)

@@ -267,6 +267,7 @@ def test_enough_in_a_row_decide_whatever_was_before(sequence, healthy, unhealthy
 # -- history
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, 20_000_000), outcomes), max_size=60))
 def test_the_spans_hold_every_check_once_and_none_is_long(sequence):
     history, now, kept = History(), 0, {}

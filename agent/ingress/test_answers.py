@@ -9,6 +9,7 @@ import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +64,7 @@ def test_the_address_of_a_name_needs_no_table(label: names.Label) -> None:
     assert (none.rcode(), none.answer) == (dns.rcode.NOERROR, [])
 
 
+@pytest.mark.slow
 @given(st.sets(st.tuples(ids, st.ip_addresses(), st.integers(1, 65535)), max_size=25), ids)
 def test_srv_names_every_instance(members: set[tuple[int, ipaddress.IPv4Address, int]], app: int) -> None:
     route = HostRoute("a.localhost", app, False, [Target(i, str(ip), port) for i, ip, port in members])
@@ -70,6 +72,7 @@ def test_srv_names_every_instance(members: set[tuple[int, ipaddress.IPv4Address,
     assert services(ask(make([route]), "A.LocalHost.omni.", room=TCP_SIZE)) == wanted
 
 
+@pytest.mark.slow
 def test_a_large_set_fills_a_datagram_with_others_each_time() -> None:
     route = HostRoute("a.localhost", 7, False, [Target(i, "127.0.0.1", 20000 + i) for i in range(1, 201)])
     answers = make([route])

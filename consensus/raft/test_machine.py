@@ -72,6 +72,7 @@ def run(*commands: dict[str, Any]) -> tuple[machine.State, machine.Reply]:
     return state, reply
 
 
+@pytest.mark.slow
 @given(JSON | COMMANDS)
 def test_no_command_raises_and_a_refusal_changes_nothing(command: Any) -> None:
     state, _ = run({"op": "cluster.init", "v": 1, "id": "c", "created_at": "t", "members": {"a-1": "a:2"}})

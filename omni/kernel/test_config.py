@@ -274,6 +274,7 @@ def test_whatever_the_file_holds_there_is_a_configuration_or_messages(data: dict
             assert any(message.startswith(f"{name} =") for message in sources.errors), (name, value)
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 65_535), st.floats(0.1, 1000), st.booleans(), st.text(max_size=20).filter(lambda s: "\0" not in s)
 )

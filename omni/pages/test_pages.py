@@ -79,6 +79,7 @@ def paths(home: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_page_opens_with_few_queries_and_no_secret(console: Client, home: dict[str, Any]) -> None:
     for path in paths(home):
         with (
@@ -142,6 +143,7 @@ def developer(home: dict[str, Any]) -> Client:
     return client
 
 
+@pytest.mark.slow
 def test_a_developer_sees_and_changes_what_is_the_orgs(developer: Client, home: dict[str, Any]) -> None:
     foreign = make_app(make_org("elsewhere"), "secret-plans")
     for path in paths(home):
