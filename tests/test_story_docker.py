@@ -32,8 +32,13 @@ def engine() -> Iterator[DockerEngine]:
 
 @pytest.fixture(scope="module")
 def running(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    given = {"port_base": 31300, "port_count": 100, "docker": engine.url}
-    platform = Platform.prepared(tmp_path_factory.mktemp("docker"), members=1, agent=given)
+    yield from platform_on(engine, tmp_path_factory.mktemp("docker"), 31300)
+
+
+def platform_on(engine: DockerEngine, folder: Path, port_base: int) -> Iterator[Platform]:
+    """A platform of one node whose apps run on that engine; afterwards nothing of it may be left there."""
+    given = {"port_base": port_base, "port_count": 100, "docker": engine.url}
+    platform = Platform.prepared(folder, members=1, agent=given)
     platform.start()
     yield platform
     assert platform.stop() == 0

@@ -11,7 +11,7 @@ import pytest
 from omni.testing.image_registry import ImageRegistry
 from omni.testing.podman_engine import PodmanEngine, missing
 from tests.running_platform import EXAMPLES, Platform, archive, wait_for
-from tests.test_story_docker import DOCKERFILE, containers, named, open_app, said_inside, with_docker
+from tests.test_story_docker import DOCKERFILE, containers, named, open_app, platform_on, said_inside, with_docker
 
 pytestmark = [pytest.mark.story, pytest.mark.long, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
 
@@ -35,13 +35,7 @@ def engine(registry: ImageRegistry) -> Iterator[PodmanEngine]:
 
 @pytest.fixture(scope="module")
 def running(engine: PodmanEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    given = {"port_base": 32300, "port_count": 100, "docker": engine.url}
-    platform = Platform.prepared(tmp_path_factory.mktemp("podman"), members=1, agent=given)
-    platform.start()
-    yield platform
-    assert platform.stop() == 0
-    assert engine.docker("ps", "--all", "--quiet") == ""
-    assert "omni-" not in engine.docker("network", "ls")
+    yield from platform_on(engine, tmp_path_factory.mktemp("podman"), 32300)
 
 
 def test_an_app_runs_in_podmans_containers_and_outlives_its_service(running: Platform, engine: PodmanEngine) -> None:

@@ -100,7 +100,7 @@ class TestDocker(ContractOfPrograms):
 def test_the_engine_is_killed_and_comes_back_and_what_runs_is_adopted_with_every_line_that_it_kept(
     bench: DockerBench, engine: DockerEngine
 ):
-    """A line that the engine had taken and not yet written when it was killed is lost in it: `kept` lacks it."""
+    """A line that the engine had taken and not yet written when it was killed may be lost in it, and in `kept`."""
 
     async def story() -> None:
         runtime = bench.driver()

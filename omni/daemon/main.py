@@ -49,14 +49,13 @@ _log = logging.getLogger("omni.daemon")
 class LeaderWork:
     """The loops of `work.py`, made anew for each epoch."""
 
-    def __init__(self, config: Config, lease: Candidacy, client: RaftClient | None) -> None:
-        self._config, self._lease, self._client = config, lease, client
-        self.settle: Callable[[], None] = lambda: None
+    def __init__(self, config: Config, lease: Candidacy, client: RaftClient | None, settle: Callable[[], None]) -> None:
+        self._config, self._lease, self._client, self._settle = config, lease, client, settle
         self._loops: list[Loop | Pulse] = []
 
     def start(self, epoch: int) -> None:
         pulse = Pulse()
-        loops = leader_loops(pulse, self.settle)
+        loops = leader_loops(pulse, self._settle)
         if self._client is not None:
             mirror = Mirror(self._client, self._lease, self._config.me.id)
             loops.append(Loop("mirror", mirror.tick, MIRROR_S))
@@ -88,10 +87,9 @@ class Daemon:
         gate.configure(lease, config.me.id)
         # the mirror has a line of its own: nothing that it waits for may hold up the end of this daemon
         mirrored = RaftClient(config.socket_path(f"raft-{config.me.port}")) if self._elected else None
-        self._work = LeaderWork(config, lease, mirrored)
         self._claims = FenceClaims(lease, keys.cluster_id(config), config.me.id, lambda: bootstrap(config))
         self._alarm = Alarm(self._orders(), lease.term, lambda: self._claims.silent_s)
-        self._work.settle = self._alarm.keep
+        self._work = LeaderWork(config, lease, mirrored, self._alarm.keep)
         page = PageWriter(config.node_dir(config.me) / "lease")
         self._leadership = Leadership(lease, page, self._claims, self._work)
         self._announcer = Announcer(self._client, self._able)

@@ -85,4 +85,5 @@ def test_what_is_no_time_is_said_to_be_none(console):
 
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_reading_of_times(text: str):
-    audit.moment(text)
+    found = audit.moment(text)
+    assert found is None or found.tzinfo is dt.UTC
