@@ -213,6 +213,26 @@ def test_an_agent_that_died_between_two_names_gives_the_volume_its_own_one_back(
     assert (bench.volume / "file").read_text() == "mine"
 
 
+def test_a_disk_that_refuses_every_new_name_costs_no_data(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.fill("before")
+    taken = bench.snapshot()
+    bench.fill("mine")
+    rename, names = Path.rename, list[str]()
+
+    def refuse(path: Path, target: Path) -> Path:
+        names.append(path.name)
+        if target == bench.volume:
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "rename", refuse)
+        assert bench.restore(taken).reason == "disk_failed"
+        assert names[-3:] == [KEY, f".{KEY}.new", f".{KEY}.old"]
+    recover(bench.volume)
+    assert (bench.volume / "file").read_text() == "mine"
+
+
 def test_a_start_right_after_such_a_death_finds_its_data_and_no_empty_volume(bench: Bench) -> None:
     bench.fill("mine")
     bench.volume.rename(bench.store.beside_volume(KEY, "old"))

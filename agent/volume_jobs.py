@@ -26,7 +26,7 @@ from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.protocol import VolumeJob, VolumeJobSeen
 from agent.store import Store
 from agent.volume_archive import DEPTH, FILES, LINKS, Tally, pieces
-from agent.volumes import ARCHIVE, NEW, OLD, clear, recover
+from agent.volumes import ARCHIVE, NEW, OLD, clear, left_beside, recover
 from sandbox.archive import BadArchive, Keep, Limits, unpack
 
 log = logging.getLogger(__name__)
@@ -181,19 +181,19 @@ class VolumeJobs:
     # -- restores
 
     async def _restore(self, running: _Running) -> VolumeJobSeen:
-        job, store = running.job, self._store
-        new, archive, old = (store.beside_volume(job.key, what) for what in (NEW, ARCHIVE, OLD))
+        job, volume = running.job, self._store.volume(running.job.key)
+        new, archive, old = (self._store.beside_volume(job.key, what) for what in (NEW, ARCHIVE, OLD))
         try:
             archive.parent.mkdir(mode=0o711, exist_ok=True)
-            recover(store.volume(job.key))
-            await _aside(running, lambda: clear(new, archive, old))
+            recover(volume)
+            await _aside(running, lambda: clear(*left_beside(volume)))
             _check_room(job, archive.parent)
             await _persistently(lambda: self._fetch(running, archive))
-            await _aside(running, lambda: _unpack(running, archive, new, store.volume(job.key)))
+            await _aside(running, lambda: _unpack(running, archive, new, volume))
             self._check_still(job)
-            _swap(store.volume(job.key), new, old)
+            _swap(volume, new, old)
         finally:
-            await _aside(running, lambda: clear(new, archive, old))
+            await _aside(running, lambda: clear(*left_beside(volume)))
         return running.seen(ended=True, done_bytes=job.content_bytes, sha256=job.sha256)
 
     async def _fetch(self, running: _Running, archive: Path) -> None:

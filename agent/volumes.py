@@ -88,8 +88,7 @@ class Volumes:
 
     async def _clear_left(self, key: str) -> None:
         """What a restore left beside the volume whose agent died in it, and which nobody wants any more."""
-        left = [path for what in (NEW, ARCHIVE, OLD) if (path := self._store.beside_volume(key, what)).exists()]
-        if left:
+        if left := left_beside(self._store.volume(key)):
             log.info("volume %s: clearing %s, left by a restore", key, ", ".join(path.name for path in left))
             await asyncio.to_thread(clear, *left)
 
@@ -112,6 +111,13 @@ def recover(volume: Path) -> None:
     if not volume.exists() and old.exists():
         log.warning("volume %s was left without a name in the middle of a restore: it is as before", volume.name)
         old.rename(volume)
+
+
+def left_beside(volume: Path) -> list[Path]:
+    """What of a restore nobody needs any more. Not what the volume was, while nothing stands in its place: it would be
+    the only copy."""
+    names = (NEW, ARCHIVE, OLD) if volume.exists() else (NEW, ARCHIVE)
+    return [path for what in names if (path := beside(volume, what)).exists()]
 
 
 def clear(*paths: Path) -> None:
