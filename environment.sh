@@ -5,6 +5,9 @@ VENV="${OMNI_VENV:-.venv}"
 # mysqlclient is built from source: compiler and headers (docs/operations.md). Without them PyMySQL stands in.
 MYSQL_PACKAGES="gcc libc6-dev python3-dev pkg-config libmariadb-dev"
 
+# Where it is set (images and CI often do), each of our processes would compile all of our modules at each start.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { printf '  %s\n' "$*"; }
 
 may_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ -z "${OMNI_NO_APT:-}" ]; }
