@@ -36,6 +36,14 @@ def lease() -> FakeLease:
     return fake
 
 
+@pytest.fixture(scope="session", autouse=True)
+def static_files_when_asked_for() -> None:
+    """A test client builds the middleware anew, which lists and measures every static file: most of what it took."""
+    from django.conf import settings
+
+    settings.WHITENOISE_AUTOREFRESH = True
+
+
 @pytest.fixture
 def in_gate(fence: None) -> Callable[..., Any]:
     """Run a verb in the gate as the system; returns its result: `in_gate(verb, app=app)`."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cli import follow
 from cli.fake_api import FakeApi
 from cli.main import main
 
@@ -50,6 +51,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def omni(api: FakeApi, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Omni:
     monkeypatch.setenv("OMNI_URL", api.url)
     monkeypatch.setenv("OMNI_TOKEN", "omni_test")
+    monkeypatch.setattr(follow, "PAUSE_S", 0.01)
 
     def run(*argv: str) -> Result:
         code = main(argv)

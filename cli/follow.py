@@ -15,6 +15,7 @@ from cli.errors import UNHEALTHY, CommandError
 from cli.output import Output, clean
 
 BUILD_TIMEOUT_S = 3600.0
+PAUSE_S = 0.5  # before a stream that was cut at once is asked for again
 BUILD_ENDED = ("succeeded", "failed", "cancelled")
 DEPLOYMENT_ENDED = ("succeeded", "failed", "cancelled", "reverting", "reverted")
 DEPLOYMENT_WAITS = {"awaiting_promotion": "promote", "paused": "resume"}  # phase: the verb that lets it go on
@@ -37,7 +38,7 @@ def lines(api: Api, path: str, **query: object) -> Iterator[dict[str, Any]]:
             last = event.id or last
             yield json.loads(event.data)
         if time.monotonic() - began < 1:
-            time.sleep(0.5)
+            time.sleep(PAUSE_S)
 
 
 def _resumed(query: dict[str, object]) -> dict[str, object]:

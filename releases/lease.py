@@ -106,10 +106,10 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            self._wake.clear()
             if not self._beat():
                 return
             self._wake.wait(self._interval_s)
+            self._wake.clear()  # not before the beat: it would wait on although the block has ended meanwhile
 
     def _beat(self) -> bool:
         asked_at = time.monotonic()

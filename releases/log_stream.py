@@ -70,8 +70,12 @@ class LogStream:
             if not batch or self._dead:
                 return
             self._deliver(batch)
-            if self._closed_at is None and self._bytes < _BATCH_BYTES:
-                time.sleep(_PAUSE_S)  # lets lines gather: few calls, and still at once for whoever watches
+            self._gather()
+
+    def _gather(self) -> None:
+        """Lets lines gather: few calls, and still at once for whoever watches. Not once the build has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed_at is not None or self._bytes >= _BATCH_BYTES, _PAUSE_S)
 
     def _take(self) -> list[list[Any]]:
         with self._changed:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from releases import worker_sweep
+from releases import log_stream, worker_sweep
 from releases.build_errors import BuildStopped
 from releases.build_sandbox import _Lines
 from releases.contract import Failure, Outcome, Package, Renewed, Step, claim_from, renewed_from
@@ -184,6 +184,26 @@ def test_a_step_is_told_at_once() -> None:
     assert [step.status for step in heart.asked[1][1]] == ["running"]
 
 
+def test_an_end_is_heard_whenever_it_comes() -> None:
+    """Also between two looks of the keeper's own thread: it slept on, and the build with it for up to 5 s."""
+    heart = Heart(Renewed(30, False))
+    keeping, _ = keeper(heart, Stop(), interval_s=60)
+
+    class EndsMeanwhile(threading.Event):
+        def clear(self) -> None:
+            if heart.asked:
+                keeping._over.set()
+                self.set()
+            super().clear()
+
+    keeping._wake = EndsMeanwhile()
+    keeping._thread.start()
+    heart.wait_for(1)
+    keeping.tell()
+    keeping._thread.join(5)
+    assert not keeping._thread.is_alive()
+
+
 def test_the_first_order_to_stop_counts() -> None:
     stop = Stop()
     stop.check()
@@ -227,6 +247,22 @@ def test_a_batch_that_is_refused_does_not_hold_up_the_rest() -> None:
         stream.say("one")
         stream.say("two")
     assert set(taker.lines.values()) == {"one", "two"}
+
+
+def test_a_build_that_has_ended_does_not_wait_for_lines_to_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_stream, "_PAUSE_S", 60.0)
+    taker, taken = Taker(), threading.Event()
+
+    def take(first_seq: int, lines: list[list[Any]]) -> None:
+        taker(first_seq, lines)
+        taken.set()
+
+    with LogStream(take, patience_s=1) as stream:
+        stream.say("one")
+        assert taken.wait(5)
+        stream.say("two")
+    assert set(taker.lines.values()) == {"one", "two"}
+    assert not stream._thread.is_alive()
 
 
 @pytest.mark.parametrize("error", [LeaseLost(409, "lease_lost", ""), Unreachable("nobody")])
