@@ -20,6 +20,7 @@ from omni.launch.screen import Screen, last_lines
 _TIMEOUT_S = 150.0
 _PAUSE_S = 0.1
 _SPEAK_EVERY_S = 5.0
+_ADMIN_S = 10.0  # a token that was revoked since is never known again
 _REACHED_AS_LOCALHOST = ("127.0.0.1", "0.0.0.0", "localhost", "::1", "::")  # noqa: S104 - compared, not bound
 
 
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     view.end("all ready" if not waiting else f"{len(waiting)} of {len(plan['here'])} not ready")
     if not waiting:
         _wait_for_ingress(plan, view, deadline)
+        _wait_for_admin(plan, min(deadline, time.monotonic() + _ADMIN_S))
     print(table(plan))
     for member in waiting.values():
         log = Path(plan["state"]) / f"node-{member['port']}" / "log"
@@ -67,11 +69,21 @@ def _wait_for_ingress(plan: dict[str, Any], view: Screen, deadline: float) -> No
     view.end("not listening")
 
 
-def table(plan: dict[str, Any]) -> str:
-    """Node, address, role and state of every member."""
+def _wait_for_admin(plan: dict[str, Any], deadline: float) -> None:
+    """Followers are ready once a leader is elected; the first one to lead has yet to write the admin's token down."""
+    while _status(plan).status == 401 and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+
+
+def _status(plan: dict[str, Any]) -> http.Answer:
     token = Path(plan["admin_token_file"]).read_text(encoding="utf-8").strip()
     headers = {"Authorization": f"Bearer {token}"}
-    status = http.call("GET", plan["here"][0]["url"] + "/cluster/status", headers=headers).json()
+    return http.call("GET", plan["here"][0]["url"] + "/cluster/status", headers=headers)
+
+
+def table(plan: dict[str, Any]) -> str:
+    """Node, address, role and state of every member."""
+    status = _status(plan).json()
     said = {str(entry.get("id")): entry for entry in status.get("members", [])}
     rows = [("node", "address", "role", "state")]
     for member in plan["members"]:
