@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _AFTER_FAULT_S = 2.0
 LOCATED_S = 1.0  # asking a runtime where a program is costs more than asking the program
+SILENT_S = 1.0  # that a program does not listen before it could is news to nobody: a report for each of many that start
 PROCESS_SETTLES_S = 1.0  # a process that ends sooner was never up, where nothing else is asked of it
 
 
@@ -317,10 +318,11 @@ class Instance:
             if state.health == "unhealthy" and not answer.reached:
                 said += await self._elsewhere()
             probe = Probe(clock.rfc3339(), answer.ok, said, answer.status, answer.snippet)
-            try:
-                self._keep(lifecycle.probed(self.record, state, probe, now))
-            except OSError as error:  # a full disk must not end the checks
-                log.warning("instance %s: %s", self.record.id, error)
+            if answer.ok or state.health != "starting" or since_start >= SILENT_S:
+                try:
+                    self._keep(lifecycle.probed(self.record, state, probe, now))
+                except OSError as error:  # a full disk must not end the checks
+                    log.warning("instance %s: %s", self.record.id, error)
             closed = not answer.reached and self._endpoint is not None
             await asyncio.sleep(pause(state, check, since_start, closed))
 

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 REPORT_S = 5.0
 GATHER_S = 0.05  # changes that come together go together
+MANY = 12  # where more than so many start at once, nobody waits for a single one: fewer, fuller reports
+GATHER_MANY_S = 0.25
 REPORT_MOST = 200
 RETRY_LONGEST_S = 5.0
 
@@ -56,6 +58,7 @@ class Reporter:
         self._control = control
         self._heartbeat_s = heartbeat_s
         self._changes: dict[int, Observed] = {}
+        self._starting: set[int] = set()
         self._gone: set[int] = set()
         self._volumes: dict[str, VolumeSeen] = {}
         self._jobs: dict[tuple[str, int], VolumeJobSeen] = {}
@@ -66,10 +69,15 @@ class Reporter:
 
     def changed(self, observed: Observed) -> None:
         self._changes[observed.id] = observed
+        if observed.status in ("placed", "starting"):
+            self._starting.add(observed.id)
+        else:
+            self._starting.discard(observed.id)
         self._news.set()
 
     def gone(self, instance_id: int) -> None:
         """Its directory is removed. What was last seen of it is still told, in the same report or an earlier one."""
+        self._starting.discard(instance_id)
         self._gone.add(instance_id)
         self._news.set()
 
@@ -103,6 +111,8 @@ class Reporter:
                 continue
             if not self._news.is_set():
                 await self._news_or_heartbeat()
+            elif self.many_start:
+                await asyncio.sleep(GATHER_MANY_S)
 
     async def send(self) -> ReportAnswer:
         """One report. What it told is forgotten only when the answer says so and nothing newer came meanwhile."""
@@ -131,11 +141,15 @@ class Reporter:
             self._news.set()
         return answer
 
+    @property
+    def many_start(self) -> bool:
+        return len(self._starting) > MANY
+
     async def _news_or_heartbeat(self) -> None:
         try:
             async with asyncio.timeout(self._heartbeat_s):
                 await self._news.wait()
-                await asyncio.sleep(GATHER_S)
+                await asyncio.sleep(GATHER_MANY_S if self.many_start else GATHER_S)
         except TimeoutError:
             pass
 

@@ -204,6 +204,27 @@ def test_where_a_program_is_that_does_not_listen_yet_is_not_asked_before_every_p
     assert places == asked
 
 
+@pytest.mark.parametrize(("silent_s", "told"), [(3600.0, False), (0.0, True)])
+def test_that_a_program_does_not_listen_yet_is_told_only_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_s: float, told: bool
+):
+    nest = Nest(tmp_path)
+    kept = nest.kept()
+    nest.store.save(replace(kept, assignment=replace(kept.assignment, health_check=HealthCheck(type="http"))))
+    answers = iter([False, False, True])
+
+    async def closed_at_first(*_: object) -> probes.Answer:
+        ok = next(answers, True)
+        return probes.Answer(ok, "200" if ok else "connection refused", reached=ok)
+
+    monkeypatch.setattr(probes, "ask", closed_at_first)
+    monkeypatch.setattr("agent.instance.SILENT_S", silent_s)
+    asyncio.run(lived(nest.hatch(), lambda: nest.kept().observed.status == "running"))
+    probed = [each.last_probe.ok for each in nest.told if each.last_probe is not None]
+    assert (False in probed) is told
+    assert probed[-1]
+
+
 def test_remove_deletes_the_directory_and_says_so(tmp_path: Path):
     nest = Nest(tmp_path)
     instance = nest.hatch()

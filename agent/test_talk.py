@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from agent import record, store
+from agent import record, store, sync
 from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.fake_plane import FakePlane, assignment
 from agent.packages import Images, Packages
@@ -130,6 +130,18 @@ def test_a_change_during_a_report_is_told_by_the_next(plane: FakePlane):
         assert len(plane.history[1]) == 2
 
     asyncio.run(story())
+
+
+def test_reports_are_fewer_only_while_many_start_at_once(plane: FakePlane):
+    reporter = Reporter(plane.node, 1, ControlPlane([plane.url], "t"), 1.0)
+    for number in range(sync.MANY + 2):
+        assert not reporter.many_start or number > sync.MANY
+        reporter.changed(Observed(number, 1, "starting"))
+    assert reporter.many_start
+    reporter.changed(Observed(0, 2, "running"))
+    assert reporter.many_start
+    reporter.gone(1)
+    assert not reporter.many_start
 
 
 def test_a_report_that_got_no_answer_is_told_again(plane: FakePlane):
