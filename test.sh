@@ -121,7 +121,7 @@ else
   part "migrations" migrations
   BUT_LONG=" and not long"
   [ "$MODE" = long ] && BUT_LONG=""
-  tests "tests on SQLite" -m "not story$BUT_LONG" -n 3 --dist worksteal
+  tests "tests on SQLite" -m "not story$BUT_LONG" -n 4 --dist worksteal
   OMNI_TEST_DATABASE=mariadb tests "tests on MariaDB" -m "database and not story$BUT_LONG" -n 2 --dist worksteal
   if [ "$MODE" = long ]; then
     for round in 1 2 3 4 5 6 7 8 9 10; do tests "launcher, round $round" omni/launch; done

@@ -33,16 +33,20 @@ PATIENCE = 3.0  # how many times slower than ours a machine may be; costs time o
 _ELECTION_S = 60.0
 
 
-def wait_for(look: Callable[[], Result], what: str, timeout_s: float = 60.0, every_s: float = 0.1) -> Result:
-    """The first true answer of `look`; AssertionError with the last answer after `timeout_s` times our patience."""
+def wait_for(look: Callable[[], Result], what: str, timeout_s: float = 60.0, every_s: float = 0.0) -> Result:
+    """The first true answer of `look`; AssertionError with the last answer after `timeout_s` times our patience.
+
+    Without `every_s` it looks often at first and then less: to look takes time of the machine that is looked at.
+    """
     timeout_s *= PATIENCE
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
+    deadline = began + timeout_s
     last: Any = None
     while time.monotonic() < deadline:
         last = look()
         if last:
             return last
-        time.sleep(every_s)
+        time.sleep(every_s or min(max(0.1, (time.monotonic() - began) / 8), 0.25))
     raise AssertionError(f"{what} did not happen within {timeout_s:g} s; last seen: {last!r}")
 
 
