@@ -45,7 +45,7 @@ make_venv() {
   return 1
 }
 
-pip_install() { "$VENV/bin/python" -m pip install -qq --no-input --disable-pip-version-check "$@" </dev/null; }
+pip_install() { "$VENV/bin/python" -m pip install -qq --no-input --disable-pip-version-check --no-compile "$@" </dev/null; }
 
 install_mysqlclient() {
   local wanted
@@ -93,6 +93,7 @@ prepare_environment() {
   done
   pip_install "${arguments[@]}"
   install_mysqlclient
+  "$VENV/bin/python" -m compileall -q -j 0 "$VENV/lib" >/dev/null 2>&1 || true # pip would use one core for it
   printf '%s' "$wanted" >"$stamp"
   say "environment ready after $((SECONDS - begun)) s"
   if command -v flock >/dev/null; then exec 9>&-; fi

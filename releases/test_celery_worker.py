@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from omni.testing import build_users
 from releases.fake_plane import Plane, Server
 from releases.test_worker import archive, node_hook, processes_with
 from releases.worker_sweep import groups_of, table_of
@@ -22,7 +23,7 @@ from sandbox import cgroups
 from sandbox.identity import uid_for
 
 PROJECT = Path(__file__).parents[1]
-UID_BASE = 171_000  # not the default, whose users a platform on this machine may be filtering
+UID_BASE = build_users.uid_base()
 pytestmark = pytest.mark.slow
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from omni.testing import build_users
 from releases import tasks, worker_sweep
 from releases.build_sandbox import host_facts
 from releases.contract import Outcome
@@ -26,7 +27,7 @@ from sandbox.archive import unpack
 from sandbox.identity import uid_for
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-UID_BASE = 171_000  # not the default, whose users a platform on this machine may be filtering
+UID_BASE = build_users.uid_base()
 Build = Callable[[Plane], Outcome | None]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from omni.testing import build_users
 from releases import worker_sweep
 from releases.registry_settings import RegistrySettings
 from releases.worker_given import Given, from_json
@@ -20,7 +21,7 @@ from sandbox.identity import uid_for, uid_range
 from sandbox.probe import Facts, probe
 
 PROJECT = Path(__file__).parents[1]
-UID_BASE = 241_000
+UID_BASE = build_users.uid_base()
 WORKER = uid_for("worker", 0, UID_BASE)
 KEYS = ("cluster.secret", "master.key", "django.key", "admin.token", "admin.password")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a user of its own")

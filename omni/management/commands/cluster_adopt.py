@@ -13,6 +13,7 @@ from omni.operations.adopt import adopt
 
 class Command(BaseCommand):
     help = "make the database this cluster's, which belongs to the cluster --from; that one must be stopped"
+    requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

@@ -19,6 +19,7 @@ app can be read again, and without cluster.secret the restored platform is anoth
 
 class Command(BaseCommand):
     help = "write a consistent backup of everything to PATH while the platform runs; --verify checks an existing one"
+    requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("path", type=Path)
