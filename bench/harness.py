@@ -72,11 +72,15 @@ class Platform:
                 continue
             process.kill()
             process.wait()
-        # Now that no agent is there to start them again.
-        subprocess.run(
-            [sys.executable, "-m", "agent.sweep", "--state", str(self.state)],
-            cwd=PROJECT, env=self.environment, capture_output=True, timeout=60, check=False,
-        )  # fmt: skip
+        # Now that no agent is there to start them again, and no worker whose packet filter is needed.
+        for sweep in (
+            ["agent.sweep", "--state", str(self.state)],
+            ["releases.worker_sweep", str(self.state / "worker")],
+        ):
+            subprocess.run(
+                [sys.executable, "-m", *sweep], cwd=PROJECT, env=self.environment, capture_output=True, timeout=60,
+                check=False,
+            )  # fmt: skip
         left = proc.marked(str(self.state), lambda _mark: True)
         proc.end([found.pid for found in left], grace_s=3.0)
         self._stack.close()
