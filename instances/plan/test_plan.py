@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from instances.plan import actions as act
-from instances.plan.model import Strategy
+from instances.plan.model import InstanceView, Strategy
 from instances.plan.world import World, nodes, release
 
 
@@ -43,6 +43,28 @@ def test_the_first_deployment_places_all_instances_spread_over_nodes():
     placed = [a for a in world.plan().actions if isinstance(a, act.Place)]
     assert sorted(a.choice.node.name for a in placed) == ["n1", "n2", "n3"]
     assert [a.slot for a in placed] == [0, 1, 2]
+
+
+def test_twice_the_instances_cost_no_more_than_twice_the_looks(monkeypatch: pytest.MonkeyPatch):
+    """One that looked at every instance for each slot took a second for an app of a thousand, at every change."""
+    wanted = InstanceView.wanted.fget
+    looks = []
+
+    def counted(instance: InstanceView) -> bool:
+        looks.append(instance)
+        return wanted(instance)
+
+    def needed(count: int) -> int:
+        world = running(count)
+        world.wish("deploy", release(2))
+        step(world)
+        with monkeypatch.context() as patched:
+            patched.setattr(InstanceView, "wanted", property(counted))
+            looks.clear()
+            world.plan()
+            return len(looks)
+
+    assert needed(80) <= 2.2 * needed(40)
 
 
 def test_an_update_starts_the_new_before_it_stops_the_old():

@@ -7,7 +7,10 @@ Owns the classification that all strategies share. Decides nothing.
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from instances.plan.model import WEB, InstanceView, ReleaseView
@@ -57,7 +60,7 @@ class Moves:
         return Moves(self.starts + other.starts, self.stops + other.stops, self.forgets + other.forgets)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fleet:
     """`frozen`: whatever runs is let be, whichever release it is of (after a failure with nothing to go back to).
 
@@ -83,9 +86,18 @@ class Fleet:
         """The slots that stay served, as far as that is ours to choose."""
         return max(self.goal.count - self.unavailable, 0)
 
-    @property
+    @cached_property
     def wanted(self) -> tuple[InstanceView, ...]:
         return tuple(i for i in self.instances if i.wanted)
+
+    @cached_property
+    def _in_slot(self) -> dict[int, tuple[InstanceView, ...]]:
+        """Every row by its slot: each slot is asked about several times, and an app may have thousands."""
+        return _by_slot(self.instances)
+
+    @cached_property
+    def _wanted_in_slot(self) -> dict[int, tuple[InstanceView, ...]]:
+        return _by_slot(self.wanted)
 
     def ready(self, instance: InstanceView) -> bool:
         """New capacity: its checks passed, and it has stayed up since."""
@@ -109,7 +121,7 @@ class Fleet:
         return self.outdated(instance) is None
 
     def here(self, slot: int) -> tuple[InstanceView, ...]:
-        return tuple(i for i in self.wanted if i.slot == slot)
+        return self._wanted_in_slot.get(slot, ())
 
     def best(self, slot: int) -> InstanceView | None:
         """The instance of the slot that counts: fitting, ready before not, old before young."""
@@ -125,12 +137,12 @@ class Fleet:
 
     def completed(self, slot: int) -> InstanceView | None:
         """The one that did its work and ended: its slot needs nobody."""
-        done = [i for i in self.instances if i.slot == slot and i.completed and self.fits(i)]
+        done = [i for i in self._in_slot.get(slot, ()) if i.completed and self.fits(i)]
         return max(done, key=lambda i: i.id, default=None)
 
     def ended(self, slot: int) -> tuple[InstanceView, ...]:
         """Rows of the slot that ended though they were wanted, oldest first."""
-        return tuple(sorted((i for i in self.instances if i.slot == slot and not i.live), key=lambda i: i.id))
+        return tuple(sorted((i for i in self._in_slot.get(slot, ()) if not i.live), key=lambda i: i.id))
 
     def satisfied(self, slot: int) -> bool:
         best = self.best(slot)
@@ -141,6 +153,13 @@ class Fleet:
             return not self.ready(instance), not instance.available, not self.goal.made(instance), instance.id
 
         return min(among, key=rank, default=None)
+
+
+def _by_slot(instances: Iterable[InstanceView]) -> dict[int, tuple[InstanceView, ...]]:
+    found: defaultdict[int, list[InstanceView]] = defaultdict(list)
+    for instance in instances:
+        found[instance.slot].append(instance)
+    return {slot: tuple(rows) for slot, rows in found.items()}
 
 
 def make(fleet: Fleet) -> Fleet:
