@@ -31,11 +31,14 @@ def missing() -> str:
 
 
 class Swarm:
-    """`with Swarm("trial", 3) as swarm: swarm.engines[0].docker("node", "ls")`; the first is the manager."""
+    """`with Swarm("tria", 3) as swarm: swarm.engines[0].docker("node", "ls")`; the first is the manager.
+
+    `name` has four letters: the rest says which process it is, for the tests of one file may run in several.
+    """
 
     def __init__(self, name: str, count: int = 1, *options: str) -> None:
         number = zlib.crc32(f"{name} {os.getpid()}".encode())  # two of one process are beside each other
-        self.hosts = Hosts(name, count, f"10.{192 + number % 8}.{number // 8 % 250}")
+        self.hosts = Hosts(f"{name[:4]}{os.getpid() % 10_000}", count, f"10.{192 + number % 8}.{number // 8 % 250}")
         self._options = options  # of dockerd
         self.engines = [DockerEngine(Path(tempfile.mkdtemp(prefix="os-")), host) for host in self.hosts.hosts]
 
