@@ -12,6 +12,7 @@ from agent.protocol import Health, HealthCheck
 STARTING_INTERVAL_S = 0.25
 FIRST_INTERVAL_S = 0.05  # a closed port costs nothing to ask, and most programs listen within a moment
 FIRST_S = 2.0
+_PATIENCE = 8  # so much longer than the pause between two questions it has taken already: fewer where all are slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +50,5 @@ def pause(state: HealthState, check: HealthCheck, since_start: float, closed: bo
     if state.ever or since_start >= check.start_period_s:
         return check.interval_s
     first = (check.type == "tcp" or closed) and since_start < FIRST_S
-    return min(FIRST_INTERVAL_S if first else STARTING_INTERVAL_S, check.interval_s)
+    soon = max(FIRST_INTERVAL_S, since_start / _PATIENCE)
+    return min(soon if first else STARTING_INTERVAL_S, check.interval_s)

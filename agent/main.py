@@ -79,7 +79,7 @@ class Agent:
         )
         self.sessions = Sessions(config, self.supervisor.instances, self.reporter.session)
         self.sampler = Sampler(config.node, self.control, instances_dir, config.sample_interval_s)
-        self.assigner = Assigner(self.control, config.wait_s)
+        self.assigner = Assigner(self.control, config.wait_s, lambda: self.reporter.many_start)
         self._found: dict[str, Capabilities] = {}
 
     def _volumes_in_use(self) -> set[str]:

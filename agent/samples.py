@@ -18,7 +18,6 @@ import orjson
 from agent import clock
 from agent.control import ControlPlane, NoAnswer, Rejected
 from agent.instance import Instance
-from agent.plain import to_json
 from agent.protocol import HostSample, Sample, Samples
 from agent.runtimes.base import RuntimeFault, Stats
 from agent.supervisor import Supervisor
@@ -54,7 +53,7 @@ class Sampler:
             await asyncio.sleep(due - loop.time())
             samples = await self.take(supervisor)
             try:
-                await self._control.post("/agent/samples", orjson.dumps(to_json(samples)), POST_S)
+                await self._control.post("/agent/samples", orjson.dumps(samples), POST_S)
             except (NoAnswer, Rejected) as error:
                 log.debug("samples dropped: %s", error)
 

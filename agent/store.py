@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from agent import plain
 from agent.record import Record
 
@@ -67,7 +69,7 @@ class Store:
     def save(self, record: Record) -> None:
         directory = self.directory(record.id)
         directory.mkdir(mode=0o711, exist_ok=True)  # without a sandbox its user must get through to its home
-        write_atomically(directory / RECORD, plain.to_json(record))
+        write_atomically(directory / RECORD, record)
 
     def load(self) -> list[Record]:
         """Every record of this node. One that cannot be read is reported and left for people to look at."""
@@ -124,7 +126,7 @@ class Store:
             return Applied()
 
     def save_applied(self, applied: Applied) -> None:
-        write_atomically(self.state_dir / "applied.json", plain.to_json(applied))
+        write_atomically(self.state_dir / "applied.json", applied)
 
 
 def beside(volume: Path, what: str) -> Path:
@@ -136,11 +138,13 @@ def read_record(path: Path) -> Record:
 
 
 def write_atomically(path: Path, data: Any) -> None:
-    temporary = path.with_name(f".{path.name}.new")
+    """`data` as JSON: plain types, or a message (`agent.plain`). Cheap, for an instance is written down several times
+    on its way up, and they may start by the dozen."""
+    temporary = f"{path.parent}/.{path.name}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump(data, file)
-    temporary.replace(path)
+    with os.fdopen(fd, "wb") as file:
+        file.write(orjson.dumps(data))
+    os.replace(temporary, path)  # noqa: PTH105 (pathlib's makes two more paths)
 
 
 def _remove(entry: Path) -> None:

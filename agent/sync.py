@@ -17,7 +17,7 @@ import orjson
 
 from agent import backoff, clock
 from agent.control import ControlPlane, NoAnswer, Rejected
-from agent.plain import from_json, to_json
+from agent.plain import from_json
 from agent.protocol import (
     Assignment,
     Assignments,
@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 REPORT_S = 5.0
 GATHER_S = 0.05  # changes that come together go together
 MANY = 12  # where more than so many start at once, nobody waits for a single one: fewer, fuller reports
-GATHER_MANY_S = 0.25
+GATHER_MANY_S = 0.5
+LIST_MANY_S = 0.5  # and the list that follows each of these reports tells little news
 REPORT_MOST = 200
 RETRY_LONGEST_S = 5.0
 
@@ -125,7 +126,7 @@ class Reporter:
             self._node, self._incarnation, list(told.values()), facts, gone,
             volumes=list(volumes.values()), volume_jobs=list(jobs.values()), sessions=list(sessions.values()),
         )  # fmt: skip
-        body = orjson.dumps(to_json(report))
+        body = orjson.dumps(report)
         sent_at = clock.monotonic()
         answer = from_json(ReportAnswer, await self._control.post("/agent/report", body, REPORT_S))
         self._acknowledged(sent_at)
@@ -157,9 +158,10 @@ class Reporter:
 class Assigner:
     """Reads the node's list, waits for the next one, hands each to the supervisor."""
 
-    def __init__(self, control: ControlPlane, wait_s: float) -> None:
+    def __init__(self, control: ControlPlane, wait_s: float, many_start: Callable[[], bool] = lambda: False) -> None:
         self._control = control
         self._wait_s = wait_s
+        self._many_start = many_start
 
     async def run(self, supervisor: Supervisor) -> None:
         failures, wait = 0, 0.0
@@ -167,6 +169,8 @@ class Assigner:
             try:
                 await self.read(supervisor, wait)
                 failures, wait = 0, self._wait_s
+                if self._many_start():
+                    await asyncio.sleep(LIST_MANY_S)
             except (NoAnswer, Rejected, ForeignList, ValueError, OSError) as error:
                 failures += 1
                 _tell(failures, "assignments", error)

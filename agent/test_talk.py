@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -142,6 +142,33 @@ def test_reports_are_fewer_only_while_many_start_at_once(plane: FakePlane):
     assert reporter.many_start
     reporter.gone(1)
     assert not reporter.many_start
+
+
+def test_the_list_is_read_less_often_only_while_many_start_at_once(plane: FakePlane, monkeypatch: pytest.MonkeyPatch):
+    """A list after each of their reports would say again what every instance is to do."""
+    monkeypatch.setattr(sync, "LIST_MANY_S", 3600.0)
+    many = [True]
+    reads: list[float] = []
+
+    class Reading(sync.Assigner):
+        async def read(self, supervisor: Any, wait: float) -> None:
+            reads.append(wait)
+            await asyncio.sleep(0)
+
+    async def story() -> None:
+        control = ControlPlane([plane.url], "t")
+        reading = asyncio.create_task(Reading(control, 5.0, lambda: many[0]).run(None))  # type: ignore[arg-type]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert reads == [0.0]  # it rests
+        reading.cancel()
+        many[0] = False
+        reading = asyncio.create_task(Reading(control, 5.0, lambda: many[0]).run(None))  # type: ignore[arg-type]
+        while len(reads) < 4:
+            await asyncio.sleep(0)
+        reading.cancel()
+
+    asyncio.run(asyncio.wait_for(story(), 10))
 
 
 def test_a_report_that_got_no_answer_is_told_again(plane: FakePlane):

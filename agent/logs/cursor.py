@@ -92,4 +92,4 @@ def load(directory: Path) -> Cursor:
 
 
 def save(directory: Path, cursor: Cursor) -> None:
-    write_atomically(directory / FILE, plain.to_json(cursor))
+    write_atomically(directory / FILE, cursor)

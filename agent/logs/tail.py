@@ -34,6 +34,7 @@ class Tail:
         self._directory = directory
         self._max_bytes = max_bytes
         self._cursor = cursors.load(directory)
+        self._paths = [directory / name for name in NAMES]
         self._files: list[int | None] = [None, None]
         self._punched = [0, 0]
         self._marks = (Marks(), Marks())
@@ -222,7 +223,7 @@ class Tail:
         fd = self._files[which]
         if fd is None:
             with contextlib.suppress(FileNotFoundError):
-                fd = os.open(self._directory / NAMES[which], os.O_RDWR | os.O_CLOEXEC)
+                fd = os.open(self._paths[which], os.O_RDWR | os.O_CLOEXEC)
                 self._files[which] = fd
         return fd
 

@@ -45,6 +45,7 @@ from agent.runtimes.engine.ends import Ends
 from agent.runtimes.engine.entry import EngineEntry
 from agent.runtimes.engine.images import Images
 from agent.runtimes.engine.launching import Surroundings
+from agent.runtimes.engine.looking import Looking
 from agent.runtimes.engine.networks import Networks, is_loopback
 from agent.runtimes.engine.output import Output
 from agent.runtimes.entering import Entered, Entry
@@ -79,6 +80,7 @@ class DockerRuntime(Runtime):
         self._settings = settings
         self._networks = Networks(engine, settings.platform, settings.subnets)
         self._ends = Ends(engine, settings.platform)
+        self._looking = Looking(engine)
         self._outputs: dict[str, Output] = {}
         self._places: dict[str, figures.Place] = {}
         self._settled: set[str] = set()
@@ -93,14 +95,16 @@ class DockerRuntime(Runtime):
 
     async def start(self, launch: Launch) -> Handle:
         try:
-            found = await self._find(launch.instance_id)
-            if found is not None:
-                if containers.runs(found):
+            try:
+                container = await self._create(launch)
+            except Declined as error:
+                # Asked only now: nearly always there is none, and where many start each question counts.
+                found = await self._find(launch.instance_id)
+                if found is not None and containers.runs_by_state(found["State"]):
                     self._output(found["Id"], launch.instance_id).follow()
-                    return self._handle(found)
-                await self._clear(found["Id"], launch.instance_id)
-            made = await self._described(launch)
-            container = await self._engine.call(lambda client: containers.create(client, made), lane="change")
+                    return {"instance": launch.instance_id, "container": str(found["Id"])}
+                await self._make_way(error, launch, found)
+                container = await self._create(launch)
         except Away as error:
             raise Unavailable(str(error)) from error
         except Declined as error:
@@ -110,10 +114,24 @@ class DockerRuntime(Runtime):
         self._output(container, launch.instance_id).follow()
         return {"instance": launch.instance_id, "container": container}
 
+    async def _create(self, launch: Launch) -> str:
+        made = await self._described(launch)
+        return await self._engine.call(lambda client: containers.create(client, made), lane="change")
+
+    async def _make_way(self, refused: Declined, launch: Launch, found: dict[str, Any] | None) -> None:
+        """Mend what the engine refused a container for, as far as that is ours; else raise what it said."""
+        self._networks.forget(launch.app_id)
+        if found is not None:
+            await self._clear(found["Id"], launch.instance_id)  # of the last start
+        elif refused.status == 404 and not launch.image:
+            await preparing.host_image_there(self._engine, self._settings.platform)
+        else:
+            raise refused
+
     async def _described(self, launch: Launch) -> launching.Container:
         settings = self._settings
         network = await self._networks.ensure(launch.app_id)
-        prepared = await preparing.prepare(self._engine, launch, settings.uid_base, settings.platform)
+        prepared = await preparing.prepare(self._engine, launch, settings.uid_base)
         direct = is_loopback(settings.address) and self._networks.is_here(launch.app_id)
         around = Surroundings(
             platform=settings.platform,
@@ -133,6 +151,7 @@ class DockerRuntime(Runtime):
         except Away as error:
             raise Unknown(str(error)) from error
         except Declined as error:
+            self._networks.forget(launch.app_id)
             with contextlib.suppress(EngineError):  # nothing was started: leave nothing
                 await self._remove(container)
             text = str(error)
@@ -145,7 +164,7 @@ class DockerRuntime(Runtime):
             found = await self._find(instance_id)
         except EngineError as error:
             raise Unknown(str(error)) from error
-        return None if found is None else self._handle(found)
+        return None if found is None else {"instance": instance_id, "container": str(found["Id"])}
 
     async def observe(self, handle: Handle) -> Observation:
         try:
@@ -281,10 +300,11 @@ class DockerRuntime(Runtime):
 
     async def _all(self, node: str | None) -> dict[int, Handle]:
         try:
-            found = await self._list(launching.labels_of(self._settings.platform, node))
+            found = await self._looking.list(launching.labels_of(self._settings.platform, node))
         except EngineError as error:
             raise Unknown(str(error)) from error
-        return {int(one["Labels"][launching.INSTANCE]): self._handle(one) for one in found}
+        ids = {int(one["Labels"][launching.INSTANCE]): str(one["Id"]) for one in found}
+        return {instance: {"instance": instance, "container": container} for instance, container in ids.items()}
 
     async def leave(self) -> None:
         """Nothing of this platform is to be left on the engine; images come again from their packages."""
@@ -294,19 +314,16 @@ class DockerRuntime(Runtime):
             await self._engine.call(lambda client: client.remove_image(name, noprune=True))
 
     async def _find(self, instance_id: int) -> dict[str, Any] | None:
-        settings = self._settings
-        found = await self._list(launching.labels_of(settings.platform, settings.node or None, instance_id))
-        return found[0] if found else None
-
-    async def _list(self, labels: list[str]) -> list[dict[str, Any]]:
-        return await self._engine.call(lambda client: client.containers(all=True, filters={"label": labels}))
+        platform, node = self._settings.platform, self._settings.node
+        labels = launching.labels_of(platform, node or None, instance_id)
+        return await self._looking.find(launching.name_of(platform, instance_id), labels)
 
     async def _inspect(self, handle: Handle) -> dict[str, Any]:
-        return await self._engine.call(lambda client: client.inspect_container(str(handle["container"])))
+        return await self._looking.at(str(handle["container"]))
 
     async def _running(self, container: str) -> bool:
         try:
-            return containers.runs_by_state((await self._inspect({"container": container}))["State"])
+            return containers.runs_by_state((await self._looking.at(container))["State"])
         except Declined:
             return False
 
@@ -348,10 +365,6 @@ class DockerRuntime(Runtime):
             directory = self._settings.instances_dir / str(instance_id)
             self._outputs[container] = Output(self._engine, container, directory, lambda: self._running(container))
         return self._outputs[container]
-
-    @staticmethod
-    def _handle(found: dict[str, Any]) -> Handle:
-        return {"instance": int(found["Labels"][launching.INSTANCE]), "container": str(found["Id"])}
 
 
 def of(config: Config) -> DockerRuntime:

@@ -128,7 +128,7 @@ class SwarmRuntime(Runtime):
         if why := not_a_manager({"Swarm": swarm}):
             raise Unavailable(why)
         network = await self._overlays.ensure(launch.app_id)
-        prepared = await preparing.prepare(self._engine, launch, settings.uid_base, settings.platform)
+        prepared = await preparing.prepare(self._engine, launch, settings.uid_base)
         host_image = preparing.host_image(settings.platform)
         around = Surroundings(
             settings.platform, settings.node, network, settings.log_bytes, prepared.uid, host_image, prepared.binds
@@ -137,6 +137,7 @@ class SwarmRuntime(Runtime):
         if launch.image:
             image = await self._spread.reference(prepared.image)
         else:
+            await preparing.host_image_there(self._engine, settings.platform)
             image = str((await self._engine.call(lambda client: client.inspect_image(host_image)))["Id"])
         pinned = not launch.image or bool(launch.volumes) or not self._spread.everywhere
         alias = launch.env.get("OMNI_APP", f"app-{launch.app_id}")

@@ -61,9 +61,5 @@ def observation(state: dict[str, Any]) -> Observation:
     return Observation("ended", code=code, oom=oom)
 
 
-def runs(found: dict[str, Any]) -> bool:
-    return found.get("State") in ("running", "paused", "restarting")
-
-
 def runs_by_state(state: dict[str, Any]) -> bool:
     return bool(state.get("Running") or state.get("Paused"))

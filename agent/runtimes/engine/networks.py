@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import clock
 from agent.runtimes.engine.client import Declined, Engine
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ LABEL = "omni.platform"
 BRIDGE_PREFIX = "omd"
 _SIZE = 24
 _TRIES = 64
+SEEN_S = 2.0  # where many start at once one question is enough; another agent of this host may remove it any time
 
 
 class Networks:
@@ -29,6 +31,7 @@ class Networks:
         self._engine = engine
         self._platform = platform
         self._pool = ipaddress.IPv4Network(pool)
+        self._seen: dict[int, float] = {}  # app → when its network was there
 
     def name(self, app_id: int) -> str:
         return f"{self._platform}-app-{app_id}"
@@ -44,9 +47,16 @@ class Networks:
     async def ensure(self, app_id: int) -> str:
         """The app's network, made if need be. Raises Away, Declined."""
         name = self.name(app_id)
+        if clock.monotonic() - self._seen.get(app_id, -SEEN_S) < SEEN_S:
+            return name
         if not await self._engine.call(lambda client: client.networks(names=[f"^{name}$"])):
             await self._engine.call(lambda client: self._make(client, app_id))
+        self._seen[app_id] = clock.monotonic()
         return name
+
+    def forget(self, app_id: int) -> None:
+        """A start failed: perhaps for want of it."""
+        self._seen.pop(app_id, None)
 
     def _make(self, client: APIClient, app_id: int) -> None:
         from docker.errors import APIError
@@ -85,6 +95,7 @@ class Networks:
 
     async def leave(self, app_id: int) -> None:
         """Remove the app's network when nothing of it runs here any more; whoever is still in it keeps it."""
+        self.forget(app_id)
         try:
             await self._engine.call(lambda client: client.remove_network(self.name(app_id)))
         except Declined:

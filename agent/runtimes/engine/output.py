@@ -22,6 +22,7 @@ from pathlib import Path
 
 from agent.runtimes.engine import stream
 from agent.runtimes.engine.client import Declined, Engine, EngineError
+from agent.store import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -252,16 +253,7 @@ def _is_complete(directory: Path, container: str) -> bool:
 
 
 def _save(directory: Path, position: Position) -> None:
-    data = {
-        "container": position.container,
-        "last": position.last,
-        "same": position.same,
-        "sizes": position.sizes,
-        "complete": position.complete,
-    }
-    temporary = directory / f".{POSITION}.new"
-    temporary.write_text(json.dumps(data), encoding="ascii")
-    temporary.replace(directory / POSITION)
+    write_atomically(directory / POSITION, position)
 
 
 @contextlib.contextmanager

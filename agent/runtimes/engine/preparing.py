@@ -30,14 +30,18 @@ def host_image(platform: str) -> str:
     return f"localhost/{platform}-host:latest"  # Podman takes a short name for Docker Hub's
 
 
-async def prepare(engine: Engine, launch: Launch, uid_base: int, platform: str) -> Prepared:
-    """Raises Away, Declined, Unavailable."""
+async def host_image_there(engine: Engine, platform: str) -> None:
+    """The image that folders start from, made if need be. Raises Away, Declined."""
+    await engine.call(lambda client: containers.have_host_image(client, host_image(platform)))
+
+
+async def prepare(engine: Engine, launch: Launch, uid_base: int) -> Prepared:
+    """All but the image that folders start from. Raises Away, Declined, Unavailable."""
     root = os.geteuid() == 0
     uid = identity.uid_for("app", launch.app_id, uid_base) if root else os.geteuid()
     binds: tuple[tuple[str, str], ...] = ()
     if not launch.image:
         binds = tuple((bind.source, bind.target) for bind in bubblewrap.runtime_binds())
-        await engine.call(lambda client: containers.have_host_image(client, host_image(platform)))
         launch.home.mkdir(mode=0o700, exist_ok=True)
         if root:
             os.chown(launch.home, uid, uid)
