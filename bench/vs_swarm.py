@@ -35,6 +35,7 @@ CHECK = {"type": "http", "path": "/healthz"}
 COUNTS = (1, 10, 50)
 UPDATED = 10
 CALM_S = 5.0
+SETTLE_S = 2.0  # a build, or the other side's end, leaves work behind that is nobody's start
 _BRIDGE = Path("/sys/class/net/docker_gwbridge")
 
 
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=20, help="consecutive updates under load")
     parser.add_argument("--rate", type=float, default=250.0, help="requests/s during the updates")
     parser.add_argument("--most", type=int, default=50, help="instances at most")
-    parser.add_argument("--minutes", type=float, default=11.0, help="no part is begun later than that")
+    parser.add_argument("--minutes", type=float, default=16.0, help="no part is begun later than that")
     parser.add_argument("--only", default="", help="parts whose name begins so: start, killed, update, scale, node")
     parser.add_argument("--database", choices=("mariadb", "sqlite"), default="mariadb")
     options = parser.parse_args()
@@ -129,11 +130,13 @@ class Both:
         def ours(number: int) -> float:
             app = f"{name}-{number}"
             deployed(self.client, app, 0)
+            time.sleep(SETTLE_S)
             took = _scaled(self.client, app, count)
             apps.delete(self.client, app)
             return took
 
         def theirs(_: int) -> float:
+            time.sleep(SETTLE_S)
             begun = time.monotonic()
             self.swarm.create("started", count)
             self.swarm.wait_serving("started", count)
@@ -147,6 +150,7 @@ class Both:
         def ours(number: int) -> float:
             app = f"scale-{number}"
             deployed(self.client, app, low)
+            time.sleep(SETTLE_S)
             took = _scaled(self.client, app, high)
             apps.delete(self.client, app)
             return took
@@ -154,6 +158,7 @@ class Both:
         def theirs(_: int) -> float:
             self.swarm.create("scaled", low)
             self.swarm.wait_serving("scaled", low)
+            time.sleep(SETTLE_S)
             begun = time.monotonic()
             self.swarm.scale("scaled", high)
             self.swarm.wait_serving("scaled", high)
