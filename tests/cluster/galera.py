@@ -78,7 +78,7 @@ class GaleraNode:
         with (self.folder / "log").open("ab") as out:
             self.process = self.host.popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-                env={**os.environ, "PATH": path, "HOME": str(self.folder)},
+                env={**os.environ, "PATH": path, "HOME": str(self.folder), "TMPDIR": str(self.folder)},
             )  # fmt: skip
 
     def query(self, statement: str, database: str = "", timeout_s: float = 30.0) -> list[list[str]]:
@@ -131,9 +131,9 @@ class GaleraCluster:
             folder = self.folder / host.name
             (folder / "data").mkdir(parents=True)
             self.nodes.append(GaleraNode(host, folder, [one.address for one in self.hosts if one is not host]))
-        self._install(self.nodes[0])
         for path in [self.folder, *self.folder.rglob("*")]:
             os.chown(path, account.pw_uid, account.pw_gid)
+        self._install(self.nodes[0])
         for number, node in enumerate(self.nodes):
             node.start(found=number == 0)
             self._wait(node)
@@ -209,7 +209,8 @@ class GaleraCluster:
     def _install(self, node: GaleraNode) -> None:
         command = [find().install, "--no-defaults", f"--datadir={node.folder / 'data'}", "--skip-test-db"]
         command += ["--auth-root-authentication-method=normal", "--user=mysql"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        environment = {**os.environ, "TMPDIR": str(node.folder)}  # that of a test run is not for its user to write in
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
         if done.returncode:
             raise NoServer(f"MariaDB cannot make its data directory: {done.stdout[-500:]}{done.stderr[-500:]}")
 
